@@ -1,0 +1,320 @@
+"""The `landscape` command."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from landscape import console
+
+if TYPE_CHECKING:
+    from landscape.objective import Objective
+
+app = App(
+    name="landscape",
+    help="Loss surfaces, Hessian spectra and sharpness of any checkpoint.",
+    version_flags=["--version"],
+)
+
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the loss is a loss of. Our own checkpoints need none of it; other files need model and data.
+
+    Attributes:
+        model: package.module:factory or file.py:factory of the network (other checkpoints).
+        data: .npz file with arrays x and y, or a factory of (x, y) batches (other checkpoints).
+        loss: torch.nn.functional name, or a factory's name (other checkpoints).
+        norm: batch-norm statistics: eval, batch or recalibrate (other checkpoints).
+        episodes: number of tasks of a meta objective.
+        episode_seed: seed of those tasks.
+        split: classes of those tasks: train, val or test.
+        data_root: where the data set lies, when it has moved since training.
+        dtype: float32 or float64; the checkpoint's own when left out.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    model: str | None = None
+    data: str | None = None
+    loss: str = "cross_entropy"
+    norm: str = "eval"
+    episodes: int = 64
+    episode_seed: int = 0
+    split: str = "test"
+    data_root: Path | None = None
+    dtype: str | None = None
+    device: str = "auto"
+
+    def objective(self, checkpoint: Path) -> Objective:
+        """The objective of a checkpoint."""
+        from landscape import source as sources
+
+        if self.dtype not in (None, "float32", "float64"):
+            raise ValueError(f"--dtype is {self.dtype!r}: expected float32 or float64")
+        schema = sources.describes_itself(checkpoint)
+        if schema is None:
+            return sources.data_objective(
+                checkpoint, self.model, self.data, self.loss, self.norm, self.dtype
+            )
+        return sources.meta_provider(schema)(
+            checkpoint,
+            episodes=self.episodes,
+            seed=self.episode_seed,
+            dtype=self.dtype,
+            split=self.split,
+            data_root=self.data_root,
+            device=self.device,
+        )
+
+
+Where = Annotated[Source, Parameter(name="*")]
+_SOURCE = Source()
+
+
+@app.command
+def inspect(checkpoint: Path, /, *, json: Flag = False) -> None:
+    """List what a checkpoint holds; no model is needed.
+
+    Args:
+        checkpoint: a weights file, or a checkpoint folder of ours.
+        json: print one JSON document instead.
+    """
+    from landscape import source as sources
+    from landscape.checkpoint import read_weights
+
+    file = checkpoint
+    if sources.describes_itself(checkpoint):
+        folders = [checkpoint, *sorted(checkpoint.glob("checkpoints/step_*"), reverse=True)]
+        file = next(f for f in folders if (f / "meta.json").is_file()) / "model.safetensors"
+    weights = read_weights(file)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "shape": list(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "norm": float(tensor.double().norm()),
+        }
+        for name, tensor in weights.tensors.items()
+    ]
+    total = sum(tensor.numel() for tensor in weights.tensors.values())
+    head = {
+        "file": str(file), "fingerprint": weights.fingerprint, "entries": total,
+        "found_under": weights.key, "prefix_removed": weights.prefix,
+    }  # fmt: skip
+    if json:
+        console.print_json({**head, "tensors": rows})
+        return
+    for name, value in head.items():
+        print(f"{name}: {value}")
+    for row in rows:
+        print(f"{row['name']:40} {row['shape']!s:22} {row['dtype']:9} norm {row['norm']:.6g}")
+
+
+@app.command
+def surface(
+    checkpoint: Path,
+    /,
+    *,
+    out: Path = Path("surface.nc"),
+    points: int = 51,
+    span: float = 1.0,
+    axes: int = 2,
+    normalize: str = "filter",
+    seed: int = 0,
+    quiet: Flag = False,
+    source: Where = _SOURCE,
+) -> None:
+    """Compute a loss surface along random directions; continues OUT when it is there already.
+
+    Args:
+        checkpoint: a checkpoint folder or run folder of ours, or a weights file.
+        out: NetCDF file; the interactive figure is written beside it as .html.
+        points: points on each axis; an odd number puts one on the solution itself.
+        span: half-width of each axis, in units of the direction.
+        axes: 2 for a surface, 1 for a line.
+        normalize: filter (Li et al. 2018), layer, weight or none.
+        seed: of the directions.
+        quiet: no progress on standard error.
+        source: what the loss is a loss of.
+    """
+    from landscape import plot
+    from landscape.directions import random_plane
+    from landscape.surface import evaluate
+
+    objective = source.objective(checkpoint)
+    plane = random_plane(objective, normalize=normalize, seed=seed, axes=axes)
+    with console.progress_bar("surface", quiet) as advance:
+        result = evaluate(
+            objective,
+            plane,
+            span=span,
+            points=points,
+            out=out,
+            label=checkpoint.name,
+            progress=advance,
+        )
+    figure = plot.surface3d(result) if axes == 2 else plot.line(result)
+    page = out.with_suffix(".html")
+    figure.write_html(page, include_plotlyjs=True)
+    print(f"{out} and {page}: loss {float(result.attrs['centre_loss']):.6g} at the solution")
+
+
+@app.command
+def hessian(
+    checkpoint: Path,
+    /,
+    *,
+    k: Annotated[int, Parameter(name=["-k"])] = 5,
+    method: str = "lanczos",
+    which: str = "LA",
+    tol: float = 1e-3,
+    seed: int = 0,
+    json: Flag = False,
+    source: Where = _SOURCE,
+) -> None:
+    """Compute the extreme eigenvalues of the Hessian, each with its residual.
+
+    Args:
+        checkpoint: a checkpoint folder or run folder of ours, or a weights file.
+        k: number of eigenvalues.
+        method: lanczos, or power (power iteration with deflation).
+        which: LA the largest, SA the smallest, LM the largest in magnitude.
+        tol: residual to reach, as a share of the largest magnitude found.
+        seed: of the start vector.
+        json: print one JSON document instead.
+        source: what the loss is a loss of.
+    """
+    from landscape.spectrum import ConvergenceWarning, eigenpairs
+
+    objective = source.objective(checkpoint)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # said below, in one line, with the exit status
+        pairs = eigenpairs(objective, k=k, method=method, which=which, tol=tol, seed=seed)
+    values, residuals = pairs.values.tolist(), pairs.residuals.tolist()
+    rows = [
+        {"value": v, "residual": r, "interval": [v - r, v + r]}
+        for v, r in zip(values, residuals, strict=True)
+    ]
+    if json:
+        console.print_json(
+            {
+                "eigenvalues": rows,
+                "products": pairs.products,
+                "converged": pairs.converged,
+                "outcome": pairs.outcome,
+                "method": method,
+                "which": which,
+                "tol": tol,
+                "seed": seed,
+                "objective": objective.settings,
+            }
+        )
+    else:
+        print("eigenvalue        residual   interval that holds an eigenvalue for certain")
+        for v, r in zip(values, residuals, strict=True):
+            print(f"{v:<16.8g}  {r:<9.2g}  [{v - r:.8g}, {v + r:.8g}]")
+        print(f"{pairs.products} Hessian products; {pairs.outcome}")
+    if not pairs.converged:
+        raise console.Untrusted(f"not converged: {pairs.outcome}")
+
+
+@app.command
+def sharpness(
+    checkpoint: Path,
+    /,
+    *,
+    measures: str = "all",
+    seed: int = 0,
+    json: Flag = False,
+    quiet: Flag = False,
+    source: Where = _SOURCE,
+) -> None:
+    """Compute sharpness measures, each with its error and cost.
+
+    Args:
+        checkpoint: a checkpoint folder or run folder of ours, or a weights file.
+        measures: all, or names separated by commas.
+        seed: of every random draw.
+        json: print one JSON document instead.
+        quiet: no progress on standard error.
+        source: what the loss is a loss of.
+    """
+    from landscape.sharpness import sharpness as run
+    from landscape.spectrum import ConvergenceWarning
+
+    objective = source.objective(checkpoint)
+    names: str | list[str] = measures if measures == "all" else measures.split(",")
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        console.progress_bar("sharpness", quiet) as advance,
+    ):
+        warnings.simplefilter("always", ConvergenceWarning)
+        report = run(objective, names, seed=seed, progress=advance)
+    print(report.to_json() if json else report.table())
+    doubts = [str(w.message) for w in caught if issubclass(w.category, ConvergenceWarning)]
+    if doubts:
+        raise console.Untrusted(doubts[0])
+
+
+@app.command
+def compare(
+    *checkpoints: Path,
+    out: Path = Path("compare.html"),
+    points: int = 25,
+    span: float = 1.0,
+    seed: int = 0,
+    quiet: Flag = False,
+    source: Where = _SOURCE,
+) -> None:
+    """Compare checkpoints on one page: surfaces on one scale, and a table of flatness numbers.
+
+    Args:
+        checkpoints: checkpoint folders or run folders of ours, or weights files of one network.
+        out: the page; surfaces are kept in the folder of the same name, and reused.
+        points: points on each axis of the surfaces.
+        span: half-width of each axis, in units of the direction.
+        seed: of directions and random draws.
+        quiet: no progress on standard error.
+        source: what the loss is a loss of.
+    """
+    from landscape.compare import Comparison
+
+    if len(checkpoints) < 2:
+        raise ValueError(f"{len(checkpoints)} checkpoint given: a comparison needs two or more")
+    study = Comparison(out.with_suffix(""), span=span, points=points, seed=seed)
+    for checkpoint in checkpoints:
+        with console.progress_bar(str(checkpoint), quiet) as advance:
+            study.add(
+                _label(checkpoint, checkpoints),
+                {_group(source, checkpoint): source.objective(checkpoint)},
+                advance,
+            )
+    print(study.write(out))
+
+
+def _group(source: Source, checkpoint: Path) -> str:
+    return f"{source.split} episodes" if checkpoint.is_dir() else "data"
+
+
+def _label(checkpoint: Path, among: Sequence[Path]) -> str:
+    """The shortest end of the path that tells it from the others."""
+    for depth in range(1, len(checkpoint.parts) + 1):
+        tails = ["/".join(path.parts[-depth:]) for path in among]
+        if len(set(tails)) == len(tails):
+            return "/".join(checkpoint.parts[-depth:])
+    return str(checkpoint)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+    sys.exit(console.run(app, arguments))

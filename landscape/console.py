@@ -1,0 +1,163 @@
+"""What both command lines share: exit statuses, one-line errors, progress and JSON on their own streams."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from cyclopts import App
+
+DONE, BAD, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: done; bad input or a result that cannot be trusted; usage; interrupted with work kept."""
+
+
+class Untrusted(ValueError):
+    """The command ran, but a result fails its own check; it was written with its mark."""
+
+
+def run(app: App, arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; errors of the user become one line on standard error.
+
+    Returns:
+        The exit status.
+    """
+    from cyclopts import CycloptsError
+
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError) and str(cause) and type(error).__name__ == "CoercionError":
+            return _fail(cause, BAD)
+        return _fail(error, USAGE)
+    except KeyboardInterrupt:
+        return _fail(
+            "interrupted; what was done is kept, the same command with --resume continues",
+            INTERRUPTED,
+        )
+    except BrokenPipeError:
+        return DONE  # the reader of our output, such as head, had seen enough
+    except (ValueError, OSError) as error:
+        return _fail(error, BAD)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else BAD
+    return DONE
+
+
+def _fail(error: BaseException | str, status: int) -> int:
+    lines = [line.strip(" │╭╰─╮╯") for line in str(error).splitlines()]
+    text = " ".join(line for line in lines if line) or type(error).__name__
+    print(f"error: {text}", file=sys.stderr)
+    return status
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; what is not finite becomes null, as JSON wants."""
+    print(json.dumps(jsonable(value), indent=1, allow_nan=False))
+
+
+def jsonable(value: Any) -> Any:
+    """Plain values that JSON can hold."""
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return jsonable(value.item()) if hasattr(value, "item") else str(value)
+
+
+class Advance(Protocol):
+    """A progress callback: how much is done, of how much, and what to say beside it."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Show it."""
+
+
+class Board(Protocol):
+    """Progress of several jobs at once: which one, how much is done, of how much, doing what."""
+
+    def __call__(self, title: str, done: int, total: int, note: str = "") -> None:
+        """Show it."""
+
+
+@contextmanager
+def progress_bar(title: str, quiet: bool = False) -> Iterator[Advance]:
+    """A bar on standard error with rate and time left; lines off a terminal, nothing when ``quiet``."""
+    with progress_board(quiet) as board:
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            board(title, done, total, note)
+
+        yield advance
+
+
+@contextmanager
+def progress_board(quiet: bool = False) -> Iterator[Board]:
+    """One bar a job, made when the job first reports; off a terminal a line now and then instead."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda title, done, total, note="": None
+        return
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(title: str, done: int, total: int, note: str = "") -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=None, rate="", note="")
+            task = bars.tasks[bars.task_ids.index(tasks[title])]
+            if task.total != total or done < task.completed:
+                bars.reset(task.id)  # another stage of the same job
+            rate = f"{task.speed:.1f}/s" if task.speed else ""
+            bars.update(task.id, completed=done, total=total, note=note, rate=rate)
+
+        yield show
+
+
+class _Lines:
+    """Progress for log files: a line at every quarter, and at least every half minute."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, tuple[int, float, int, float, int]] = {}
+
+    def __call__(self, title: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        quarter = 4 * done // max(total, 1)
+        last_total, began, first, told, last_quarter = self._jobs.get(title, (-1, 0.0, 0, 0.0, -1))
+        if total != last_total or quarter < last_quarter:
+            began, first, last_quarter = now, done, -1
+        due = quarter > last_quarter or now - told > 30
+        self._jobs[title] = (total, began, first, now if due else told, quarter)
+        if not due:
+            return
+        seconds, count = now - began, done - first
+        rate = (
+            f", {count / seconds:.1f}/s, {(total - done) * seconds / count:.0f} s left"
+            if count and seconds and done < total
+            else ""
+        )
+        print(f"{title}: {note} {done}/{total}{rate}".strip(), file=sys.stderr, flush=True)

@@ -1,0 +1,145 @@
+"""Interactive figures of curves and points (plotly): lines through a solution, eigenvalues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from landscape.plot import style
+from landscape.plot.chrome import TITLE_HEIGHT, add_switch, dress, hover, safe
+from landscape.plot.sheet import Sheet
+
+
+def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figure:
+    """All lines on one axis, each with its 95% band; see `landscape.plot.line`."""
+    start = sheet.choose_log(log)
+    bands = [p for p in sheet.panels if p.stderr is not None]
+    figure = go.Figure()
+    for i, p in enumerate(sheet.panels):
+        if p.stderr is None:
+            continue
+        x, y = p.band(_floor(sheet) if start else None)
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y,
+                fill="toself",
+                fillcolor=style.translucent(style.colour(i), 0.16),
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=str(i),
+                name=f"{safe(p.label)} ± {style.Z95} stderr",
+            )
+        )
+    for i, p in enumerate(sheet.panels):
+        figure.add_trace(
+            go.Scatter(
+                x=p.alpha,
+                y=p.loss,
+                mode="lines",
+                connectgaps=False,
+                customdata=np.stack(p.known(), axis=-1),
+                hovertemplate=hover(p, flat=False),
+                line={
+                    "color": style.colour(i),
+                    "width": 2.2,
+                    "dash": style.DASHES[i % len(style.DASHES)],
+                },
+                name=f'<span style="color:{style.colour(i)}">{safe(p.label)}</span>',
+                legendgroup=str(i),
+            )
+        )
+    remark = (f"band: ±{style.Z95} standard errors of the mean",) if bands else ()
+    dress(figure, title, sheet.footnote(*remark))
+    figure.update_layout(
+        height=420 + TITLE_HEIGHT,
+        margin={"l": 64, "r": 16, "t": 66 + TITLE_HEIGHT, "b": 48},
+        hovermode="x unified",
+        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "font": {"size": 13}},
+        xaxis={**_plain_axis(), "title": {"text": style.axis_title("α", sheet.attrs)}},
+        yaxis={
+            **_plain_axis(),
+            **_y_axis(sheet, start),
+            "title": {"text": "loss − loss at the centre" if relative else "loss"},
+        },
+    )
+    figure.layout.meta = {"title_height": TITLE_HEIGHT}
+    if sheet.can_log and not relative:
+        states = []
+        for state in (False, True):
+            edges = [p.band(_floor(sheet) if state else None)[1] for p in bands]
+            axis = {f"yaxis.{k}": v for k, v in _y_axis(sheet, state).items()}
+            states.append([{"y": edges} if edges else {}, axis, list(range(len(bands)))])
+        add_switch(figure, states, start)
+    return figure
+
+
+def spectrum(
+    spectra: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str
+) -> go.Figure:
+    """Eigenvalues by rank, one colour per subject; see `landscape.plot.spectrum`."""
+    figure = go.Figure()
+    spread = 0.16
+    for i, (label, (values, residuals)) in enumerate(spectra.items()):
+        shift = (i - (len(spectra) - 1) / 2) * spread  # side by side, so that bars do not overlap
+        figure.add_trace(
+            go.Scatter(
+                x=[k + 1 + shift for k in range(len(values))],
+                y=[float(v) for v in values],
+                error_y={"array": [float(r) for r in residuals], "thickness": 1.4, "width": 4},
+                customdata=[[k + 1, float(r)] for k, r in enumerate(residuals)],
+                hovertemplate="λ<sub>%{customdata[0]}</sub> = %{y:.5g} ± %{customdata[1]:.2g}",
+                mode="markers",
+                marker={"color": style.colour(i), "size": 9, "symbol": i % 4},
+                name=safe(label),
+            )
+        )
+    ranks = max(len(values) for values, _ in spectra.values())
+    dress(figure, title, "bars: residual ‖Hv − λv‖, within which an eigenvalue must lie")
+    figure.update_layout(
+        height=360 + TITLE_HEIGHT,
+        margin={"l": 64, "r": 16, "t": 66 + TITLE_HEIGHT, "b": 48},
+        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "font": {"size": 13}},
+        xaxis={
+            **_plain_axis(),
+            "showgrid": False,
+            "title": {"text": "rank"},
+            "tickvals": list(range(1, ranks + 1)),
+            "range": [0.5, ranks + 0.5],
+        },
+        yaxis={**_plain_axis(), "title": {"text": "eigenvalue"}, "rangemode": "tozero"},
+    )
+    figure.layout.meta = {"title_height": TITLE_HEIGHT}
+    return figure
+
+
+def _plain_axis() -> dict[str, Any]:
+    return {
+        "showgrid": True,
+        "gridcolor": "#eceff2",
+        "zeroline": False,
+        "linecolor": style.MUTED,
+        "showline": True,
+        "ticks": "outside",
+        "ticklen": 4,
+    }
+
+
+def _floor(sheet: Sheet) -> float:
+    return sheet.low / 10
+
+
+def _y_axis(sheet: Sheet, log: bool) -> dict[str, Any]:
+    scale = sheet.scale(log)
+    ticks = [float(10.0**t) for t in scale.ticks] if log else scale.ticks
+    return {
+        "type": "log" if log else "linear",
+        "range": scale.padded(0.06, 0.08),
+        "tickvals": ticks,
+        "ticktext": scale.labels,
+    }

@@ -1,0 +1,121 @@
+"""Where the panels of an interactive figure stand, on a wide screen and on a narrow one.
+
+A plotly figure has one fixed layout, so each figure carries in ``layout.meta`` the layouts for
+narrower widths as ready keyword changes; the script of a page applies the one that fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+
+Kind = Literal["scene", "axis"]
+
+TOP = 40  # pixels above the panels for the buttons and the titles of the first row
+ROW_GAP = {"scene": 12, "axis": 86}
+COLUMN_GAP = {"scene": 8, "axis": 74}
+PHONE, TABLET = 620, 1000  # widths in pixels below which panels stand in one, in two columns
+
+
+def axis_key(name: str, index: int) -> str:
+    """The key of the axis or scene at ``index`` in a layout: the first has no number.
+
+    >>> axis_key("scene", 0), axis_key("xaxis", 1)
+    ('scene', 'xaxis2')
+    """
+    return name if index == 0 else f"{name}{index + 1}"
+
+
+def arrange(figure: go.Figure, labels: Sequence[str], *, kind: Kind, title_height: int) -> None:
+    """Place the panels, title each with its label, and store the narrower arrangements.
+
+    Args:
+        figure: has one scene or one pair of axes per label; changed in place.
+        labels: titles of the panels.
+        kind: ``"scene"`` (3-D) or ``"axis"``.
+        title_height: pixels kept free above everything for the title of the figure.
+    """
+    count = len(labels)
+    wide = {1: 1, 2: 2, 3: 3, 4: 2 if kind == "scene" else 4}.get(count, 4)
+    figure.layout.annotations = [
+        {
+            "text": "<b>" + label.replace("&", "&amp;").replace("<", "&lt;") + "</b>",
+            "xref": "paper",
+            "yref": "paper",
+            "xanchor": "center",
+            "yanchor": "bottom",
+            "showarrow": False,
+            "font": {"size": 13},
+        }
+        for label in labels
+    ]
+    changes = {
+        columns: _placing(count, columns, kind, title_height)
+        for columns in sorted({1, min(2, wide), wide})
+    }
+    figure.layout.update(_nested(changes[wide]))
+    for i in range(count):
+        for part in ("x", "y"):
+            figure.layout.annotations[i][part] = changes[wide][f"annotations[{i}].{part}"]
+    figure.layout.meta = {
+        "title_height": title_height,
+        "arrangements": [
+            {"below": PHONE, "layout": changes[1]},
+            {"below": TABLET, "layout": changes[min(2, wide)]},
+            {"below": 1e9, "layout": changes[wide]},
+        ],
+    }
+
+
+def _placing(count: int, columns: int, kind: Kind, title_height: int) -> dict[str, Any]:
+    rows = math.ceil(count / columns)
+    row_height = {
+        "scene": {1: 360 if count > 1 else 460, 2: 400}.get(columns, 360),
+        "axis": {1: 300 if count > 1 else 440, 2: 330}.get(columns, 235),
+    }[kind]
+    label_room = 24
+    row_gap = ROW_GAP[kind] + label_room
+    inner = rows * row_height + (rows - 1) * row_gap
+    # Horizontal gaps are fractions of a width only known in the browser; this one is typical.
+    width = {1: 340, 2: 800}.get(columns, 1120)
+    gap = COLUMN_GAP[kind] / width
+    cell = (1 - gap * (columns - 1)) / columns
+    phone = columns == 1 and count > 1
+    bottom = (48 if kind == "axis" else 8) + (58 if phone else 0)
+    top = TOP + title_height + label_room
+    out: dict[str, Any] = {
+        "height": inner + top + bottom,
+        "margin.t": top,
+        "margin.b": bottom,
+        "margin.l": 58 if kind == "axis" else 8,
+        "margin.r": 12 if phone else 78,
+        "coloraxis.colorbar.orientation": "h" if phone else "v",
+        "coloraxis.colorbar.x": 0.5 if phone else 1.02,
+        "coloraxis.colorbar.xanchor": "center" if phone else "left",
+        "coloraxis.colorbar.y": -(bottom - 50) / inner if phone else 0.5,
+        "coloraxis.colorbar.yanchor": "top" if phone else "middle",
+        "coloraxis.colorbar.len": 0.9 if phone else min(1.0, 330 / inner),
+        "coloraxis.colorbar.title.side": "top",
+    }
+    for i in range(count):
+        row, column = divmod(i, columns)
+        x0 = column * (cell + gap)
+        y1 = 1 - row * (row_height + row_gap) / inner
+        x, y = [x0, x0 + cell], [max(0.0, y1 - row_height / inner), y1]
+        if kind == "scene":
+            out[f"{axis_key('scene', i)}.domain.x"] = x
+            out[f"{axis_key('scene', i)}.domain.y"] = y
+        else:
+            out[f"{axis_key('xaxis', i)}.domain"] = x
+            out[f"{axis_key('yaxis', i)}.domain"] = y
+        out[f"annotations[{i}].x"] = sum(x) / 2
+        out[f"annotations[{i}].y"] = y1 + 2 / inner
+    return out
+
+
+def _nested(changes: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as plotly's underscore keys, without those that reach into a list."""
+    return {k.replace(".", "_"): v for k, v in changes.items() if "[" not in k}

@@ -1,0 +1,20 @@
+"""Sharpness measures: one file per family, one table of all, one report."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from landscape.sharpness.measurement import Measurement, Point
+from landscape.sharpness.report import MEASURES, SharpnessReport, sharpness
+
+__all__ = ["MEASURES", "Measurement", "Point", "SharpnessReport", "sharpness"]
+
+
+class _CallableModule(ModuleType):
+    # `landscape.sharpness` is this package as soon as anything imports a part of it, and a function
+    # to its users: calling the package calls the function, so both readings work.
+    def __call__(self, *args: Any, **kwargs: Any) -> SharpnessReport:
+        return sharpness(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

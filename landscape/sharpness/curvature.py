@@ -1,0 +1,60 @@
+"""Measures of the Hessian."""
+
+from __future__ import annotations
+
+from landscape.sharpness.measurement import HVP_COST, Measurement, Point
+from landscape.spectrum import trace as trace_of
+
+
+def lambda_max(point: Point, tol: float = 1e-3) -> Measurement:
+    """Largest eigenvalue of the Hessian.
+
+    ``λ₁ = max over ‖v‖ = 1 of vᵀHv``
+
+    Lanczos; see :func:`landscape.spectrum.eigenpairs`. The interval is the value ± its residual: an
+    eigenvalue lies in it for certain, whether the iteration converged or not.
+
+    >>> import torch
+    >>> from landscape.objective import FunctionObjective
+    >>> bowl = FunctionObjective(lambda t: t[0] ** 2 + 5 * t[1] ** 2, torch.zeros(2).double())
+    >>> round(lambda_max(Point(bowl)).value, 9)
+    10.0
+    """
+    pairs = point.pairs(1, "LA", tol)
+    low, high = pairs.intervals[0].tolist()
+    return Measurement(
+        "lambda_max",
+        float(pairs.values[0]),
+        None,
+        (low, high),
+        {"tol": tol},
+        HVP_COST * pairs.products,
+        "interval: value ± residual, not data noise" if pairs.converged else pairs.outcome,
+    )
+
+
+def trace(point: Point, probes: int = 32, tol: float = 1e-3) -> Measurement:
+    """Sum of the eigenvalues of the Hessian.
+
+    ``tr H = λ₁ + E[zᵀ(I − vvᵀ)H(I − vvᵀ)z], z random signs``
+
+    Hutchinson's estimator on the complement of the top eigenvector ``v``, which is shared with
+    ``lambda_max``; see :func:`landscape.spectrum.trace`.
+
+    >>> import torch
+    >>> from landscape.objective import FunctionObjective
+    >>> bowl = FunctionObjective(lambda t: t[0] ** 2 + 5 * t[1] ** 2, torch.zeros(2).double())
+    >>> round(trace(Point(bowl)).value, 6)
+    12.0
+    """
+    pairs = point.pairs(1, "LA", tol)
+    found = trace_of(point.objective, probes, point.seed, point.theta, pairs)
+    return Measurement(
+        "trace",
+        found.value,
+        found.stderr,
+        found.interval,
+        {"probes": probes, "tol": tol, "deflated": 1},
+        HVP_COST * (found.products + pairs.products),
+        "error over the random probes, not over the data",
+    )

@@ -1,0 +1,149 @@
+"""The whole job on embedded data: train four methods, score them, compare their landscapes, one page."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import sys
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from landscape import console
+from sharpmaml import device as devices
+from sharpmaml.checkpoint import LABELS
+from sharpmaml.config import TrainConfig
+from sharpmaml.study import Study, as_text
+from sharpmaml.training import train
+
+METHODS = ("maml", "sharp-low", "sharp-up", "sharp-both")
+
+_FULL: dict[str, Any] = {
+    "test_episodes": 600,
+    "tasks": 8,
+    "points": 13,
+    "line_points": 25,
+    "measures": ("gradient_norm", "lambda_max", "trace", "sam", "asam", "worst_l2", "average"),
+    "settings": {"trace": {"probes": 8}, "worst_l2": {"steps": 3}, "average": {"pairs": 8}},
+}
+_QUICK: dict[str, Any] = {
+    "test_episodes": 40,
+    "tasks": 3,
+    "points": 5,
+    "line_points": 9,
+    "measures": ("gradient_norm", "lambda_max", "sam", "average"),
+    "settings": {"average": {"pairs": 4}, "lambda_max": {"tol": 1e-2}},
+}
+
+
+def run_demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
+    """Train, evaluate and compare; print what is done and the table.
+
+    All four methods start from the same weights and see the same episodes; all are measured on one and
+    the same function, the plain MAML meta loss with the same test-time adaptation. Methods run side by
+    side, one process and one thread each.
+
+    Args:
+        out: folder for runs, page and figures; what is already in it is continued.
+        quick: the small size.
+        seed: of weights, episodes and directions.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        The page.
+    """
+    began = time.monotonic()
+    devices.resolve(device)  # a device that is not there is told now, not by four processes
+    study = Study(out=out, seed=seed, device=device, **(_QUICK if quick else _FULL))
+    configs = {method: _config(method, 25 if quick else 250, seed, device) for method in METHODS}
+    _say(
+        f"Training {', '.join(LABELS[m] for m in METHODS)} on strokes: procedural, handwriting-like characters.\n"
+        f"5-way 1-shot, conv4, {configs['maml'].iterations} meta-updates each, from the same weights on the same "
+        "episodes.\nThen, for each: accuracy on unseen classes, surfaces, eigenvalues and sharpness of the meta loss."
+    )
+    _side_by_side(study, configs)
+    _say("Drawing the page")
+    page, tables = study.page(
+        {LABELS[method]: out / "runs" / method for method in METHODS},
+        title="Is Sharp-MAML's solution flatter than MAML's?",
+        recipe="sharpmaml demo"
+        + (" --quick" if quick else "")
+        + (f" --seed {seed}" if seed else ""),
+    )
+    print("\n".join(as_text(table) for table in tables))
+    _say(f"\nDone in {time.monotonic() - began:.0f} s. Open {page}")
+    return page
+
+
+def _side_by_side(study: Study, configs: dict[str, TrainConfig]) -> None:
+    context = multiprocessing.get_context("spawn")
+    reports: Any = context.Queue()
+    workers = min(len(configs), os.cpu_count() or 1)
+    with (
+        console.progress_board() as board,
+        ProcessPoolExecutor(workers, context, _start_worker, (reports,)) as pool,
+    ):
+        jobs: list[Future[None]] = [
+            pool.submit(_one_method, study, config) for config in configs.values()
+        ]
+        try:
+            while not all(job.done() for job in jobs):
+                try:
+                    board(*reports.get(timeout=0.2))
+                except queue.Empty:
+                    continue
+        except KeyboardInterrupt:
+            pool.shutdown(
+                cancel_futures=True
+            )  # the workers were interrupted too, and save their state
+            raise
+        for job in jobs:
+            job.result()
+
+
+_reports: Any = None
+
+
+def _start_worker(reports: Any) -> None:
+    import torch
+
+    global _reports
+    _reports = reports
+    torch.set_num_threads(1)
+
+
+def _one_method(study: Study, config: TrainConfig) -> None:
+    label, run = LABELS[config.method], study.out / "runs" / config.method
+    told = 0.0
+
+    def tell(done: int, total: int, what: str) -> None:
+        nonlocal told
+        if done in (0, total) or time.monotonic() - told > 0.3:
+            told = time.monotonic()
+            _reports.put((label, done, total, what))
+
+    def show(record: Any) -> None:
+        tell(record["iteration"], config.iterations, f"training, loss {record['loss']:.2f}")
+
+    train(config, run, resume=True, progress=show)
+    study.measure(label, run, tell)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _config(method: str, iterations: int, seed: int, device: str) -> TrainConfig:
+    return TrainConfig(
+        method=method,
+        data="strokes",
+        downsample="stride",
+        iterations=iterations,
+        checkpoint_every=iterations,
+        validate_every=iterations,
+        validation_episodes=20,
+        seed=seed,
+        device=device,
+    )

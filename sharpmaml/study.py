@@ -1,0 +1,220 @@
+"""Trained runs, scored and measured side by side on one page: which one is flatter, which one better."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landscape.compare import Comparison, Progress
+from landscape.plot.table import Cell, Table
+from sharpmaml.checkpoint import Checkpoint, read
+from sharpmaml.config import TrainConfig
+from sharpmaml.evaluation import Evaluation, evaluate
+from sharpmaml.objective import meta_objective
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured of every run; all runs on the same episodes, tasks, directions and draws.
+
+    Attributes:
+        out: folder of the page; what was measured is kept in ``out/measurements`` and reused.
+        test_episodes: episodes behind an accuracy.
+        tasks: tasks behind the meta objective.
+        points: points on each axis of the surfaces; 0 leaves them out.
+        line_points: points of the lines.
+        measures: names of sharpness measures.
+        settings: settings of the measures, by name.
+        seed: of test episodes, tasks, directions and draws.
+        device: where to compute.
+    """
+
+    out: Path
+    test_episodes: int
+    tasks: int
+    points: int
+    line_points: int
+    measures: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, Any]]
+    seed: int = 0
+    device: str = "auto"
+
+    def measure(
+        self,
+        label: str,
+        run: Path,
+        progress: Progress | None = None,
+        into: Comparison | None = None,
+    ) -> dict[str, Evaluation]:
+        """Score one run and measure the landscape around it; what is already known is not computed again.
+
+        Args:
+            label: its name.
+            run: run folder or checkpoint.
+            progress: called as ``progress(done, total, what)``.
+            into: collects the measurements for a page.
+
+        Returns:
+            Its scores by split.
+        """
+        given = read(run)
+        tell = progress or (lambda done, total, what: None)
+        scores = {}
+        for split in SPLITS:
+            tell(0, self.test_episodes, f"accuracy on {split} classes")
+            scores[split] = self._score(given, split)
+            tell(self.test_episodes, self.test_episodes, f"accuracy on {split} classes")
+        objectives = {
+            f"{split} episodes": meta_objective(
+                given, episodes=self.tasks, seed=self.seed, split=split, device=self.device
+            )
+            for split in SPLITS
+        }
+        made = {"weights": given.fingerprint, "iterations": given.step, **_shown(given.config)}
+        (into or self.comparison()).add(label, objectives, progress, made)
+        return scores
+
+    def comparison(self) -> Comparison:
+        """An empty comparison with the settings of this study."""
+        return Comparison(
+            self.out / "measurements",
+            points=self.points,
+            line_points=self.line_points,
+            seed=self.seed,
+            measures=self.measures,
+            settings=self.settings,
+        )
+
+    def page(
+        self, runs: Mapping[str, Path], *, title: str, recipe: str
+    ) -> tuple[Path, list[Table]]:
+        """Write ``out/index.html`` about runs by label; the first is what the others are held against.
+
+        Args:
+            runs: label -> run folder or checkpoint.
+            title: of the page.
+            recipe: the command that makes the page, shown on it.
+
+        Returns:
+            The page and its tables.
+        """
+        together = self.comparison()
+        scores = {label: self.measure(label, run, into=together) for label, run in runs.items()}
+        accuracy = _accuracy_table(scores)
+        page = together.write(
+            self.out / "index.html",
+            title=title,
+            lead=_lead(scores, together, self.tasks, recipe),
+            tables=[accuracy],
+            settings={"command": recipe},
+        )
+        return page, [accuracy, *together.tables()]
+
+    def _score(self, given: Checkpoint, split: str) -> Evaluation:
+        kept = self.out / "measurements" / f"scores-{given.fingerprint}-{split}-{self.seed}.json"
+        try:
+            record = json.loads(kept.read_text(encoding="utf-8"))
+            scores = np.asarray(record["scores"], dtype=np.float64)
+            if (
+                len(scores) == self.test_episodes
+                and record["inner_steps"] == given.config.test_steps
+            ):
+                return Evaluation(record["metric"], scores, record["settings"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # missing or damaged: scored again
+        found = evaluate(
+            given, episodes=self.test_episodes, split=split, seed=self.seed, device=self.device
+        )
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "metric": found.metric,
+            "scores": found.scores.tolist(),
+            "inner_steps": found.settings["inner_steps"],
+            "settings": found.settings,
+        }
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(record), encoding="utf-8")
+        temporary.replace(kept)
+        return found
+
+
+def as_text(table: Table) -> str:
+    """A table for the terminal, aligned."""
+    lines = [list(table.columns), *([str(cell) for cell in row] for row in table.rows)]
+    widths = [max(len(line[c]) for line in lines) for c in range(len(table.columns))]
+    body = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    return "\n".join(["", table.title, *body])
+
+
+def _shown(config: TrainConfig) -> dict[str, Any]:
+    # Where a data set lies is nobody's business but this machine's.
+    return {k: v for k, v in config.to_dict().items() if k not in ("data_root", "device")}
+
+
+def _accuracy_table(scores: Mapping[str, Mapping[str, Evaluation]]) -> Table:
+    first = next(iter(scores.values()))
+    metric = first["test"].metric
+    columns = [
+        "",
+        *(f"{split} classes" for split in SPLITS),
+        "difference to the first, test classes",
+    ]
+    rows: list[Sequence[Cell | str]] = []
+    for of in scores.values():
+        shown = [
+            Cell(of[s].mean, low=of[s].mean - of[s].ci95, high=of[s].mean + of[s].ci95)
+            for s in SPLITS
+        ]
+        if of is first:
+            paired: Cell = Cell(None)
+        else:
+            mean, ci = of["test"].difference(first["test"])
+            paired = Cell(mean, low=mean - ci, high=mean + ci)
+        rows.append([next(k for k, v in scores.items() if v is of), *shown, paired])
+    s = first["test"].settings
+    return Table(
+        metric.capitalize(),
+        columns,
+        rows,
+        f"{s['ways']}-way {s['shots']}-shot, {s['queries']} queries a class, {s['inner_steps']} plain "
+        f"adaptation steps of {s['inner_rate']}; mean and 95 % interval over {s['episodes']} episodes, the "
+        "same ones for every row; differences are paired by episode.",
+    )
+
+
+def _lead(
+    scores: Mapping[str, Mapping[str, Evaluation]], study: Comparison, tasks: int, recipe: str
+) -> str:
+    """What was asked, what came out (in numbers, not adjectives), and how to make the page again."""
+    names = list(scores)
+    base = scores[names[0]]["test"]
+    gains = []
+    for name in names[1:]:
+        mean, ci = scores[name]["test"].difference(base)
+        if abs(mean) <= ci:
+            gains.append(
+                f"{name} cannot be told from {names[0]} ({100 * mean:+.1f} ± {100 * ci:.1f} points)"
+            )
+        else:
+            word = "better" if mean > 0 else "worse"
+            gains.append(f"{name} is {word} by {100 * abs(mean):.1f} ± {100 * ci:.1f} points")
+    config = base.settings
+    return (
+        f"{len(names)} initializations, trained from the same weights on the same episodes of {config['data']} "
+        f"({config['ways']}-way {config['shots']}-shot), measured on one and the same function: the plain MAML "
+        f"meta loss over {tasks} fixed tasks, {config['inner_steps']} adaptation steps, no perturbation.\n\n"
+        f"Flatter than {names[0]}? {study.verdict()}\n\n"
+        f"Better on unseen classes? {'; '.join(gains)} (paired by episode, 95 %).\n\n"
+        f"Made by: {recipe}"
+    )

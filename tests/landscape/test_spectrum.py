@@ -1,0 +1,250 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import (
+    conv_net,
+    conv_objective,
+    full_hessian,
+    images,
+    linear_regression,
+    normal,
+    quadratic,
+    symmetric,
+)
+
+from landscape.objective import DataObjective, FunctionObjective
+from landscape.spectrum import ConvergenceWarning, eigenpairs, trace
+
+SADDLE = [10.0, 6.0, 2.0, -3.0, -12.0, -7.0, *np.linspace(-1, 1, 20)]
+
+
+def wanted(spectrum, which, k):
+    values = np.asarray(spectrum, dtype=float)
+    key = {"LA": -values, "SA": values, "LM": -np.abs(values)}[which]
+    return values[np.argsort(key, kind="stable")][:k]
+
+
+def check_certificate(objective, pairs):
+    """What every result claims, recomputed: unit orthogonal vectors and true residuals."""
+    gram = pairs.vectors.double() @ pairs.vectors.double().T
+    tight = 1e-12 if pairs.vectors.dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(gram, torch.eye(len(gram)).double(), rtol=0, atol=tight)
+    for value, v, residual in zip(pairs.values, pairs.vectors, pairs.residuals, strict=True):
+        true = (objective.hvp(objective.theta, v) - value.to(v) * v).double().norm()
+        assert float(true) == pytest.approx(float(residual), rel=0.05, abs=30 * tight)
+    torch.testing.assert_close(
+        pairs.intervals,
+        torch.stack([pairs.values - pairs.residuals, pairs.values + pairs.residuals], 1),
+    )
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+@pytest.mark.parametrize("norm", ["eval", "batch"])
+def test_a_network_against_a_dense_eigensolver(method, norm):
+    objective = conv_objective(norm=norm)
+    exact = np.linalg.eigh(full_hessian(objective).numpy())[0]
+    pairs = eigenpairs(objective, k=2, method=method, tol=1e-7)
+    assert pairs.converged and pairs.method == method and pairs.which == "LA"
+    np.testing.assert_allclose(pairs.values, exact[::-1][:2], rtol=1e-6)
+    check_certificate(objective, pairs)
+
+
+@pytest.mark.parametrize(
+    ("method", "which", "k"),
+    itertools.product(["lanczos", "power"], ["LA", "SA", "LM"], [1, 4]),
+)
+def test_a_saddle_gives_the_end_asked_for(method, which, k):
+    objective = quadratic(symmetric(SADDLE))
+    pairs = eigenpairs(objective, k=k, method=method, which=which, tol=1e-6, seed=1)
+    np.testing.assert_allclose(pairs.values, wanted(SADDLE, which, k), rtol=1e-6)
+    check_certificate(objective, pairs)
+
+
+def test_power_iteration_is_not_stopped_by_a_tie_of_signs():
+    objective = quadratic(symmetric([4.0, -4.0, 1.0, 0.5, -2.0]))
+    for which, value in (("LA", 4.0), ("SA", -4.0)):
+        pairs = eigenpairs(objective, method="power", which=which, tol=1e-6)
+        assert float(pairs.values[0]) == pytest.approx(value, rel=1e-8)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rank_deficient_without_ghosts(method, dtype):
+    objective = quadratic(symmetric([4.0, 3.0, 2.0, 1.0] + [0.0] * 60), dtype=dtype)
+    pairs = eigenpairs(objective, k=8, method=method, tol=1e-5)
+    np.testing.assert_allclose(pairs.values, [4, 3, 2, 1, 0, 0, 0, 0], atol=1e-4)
+    check_certificate(objective, pairs)
+
+
+def test_no_ghosts_over_many_steps():
+    spectrum = [100.0, 50.0, *np.linspace(0, 1, 150)]
+    for dtype in (torch.float64, torch.float32):
+        pairs = eigenpairs(quadratic(symmetric(spectrum), dtype=dtype), k=12, tol=1e-5)
+        assert pairs.products > 60
+        np.testing.assert_allclose(pairs.values, wanted(spectrum, "LA", 12), atol=2e-3)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+@pytest.mark.parametrize(
+    "spectrum",
+    [
+        [5.0, 5.0, 5.0, 2.0, 2.0, *np.linspace(0, 1, 40)],
+        [1.0] * 12,
+        [3.0, 3.0, 1.0] + [0.0] * 20,
+        [0.0] * 6,
+    ],
+)
+def test_repeated_eigenvalues_are_all_found(method, spectrum):
+    pairs = eigenpairs(quadratic(symmetric(spectrum)), k=5, method=method, tol=1e-8)
+    np.testing.assert_allclose(pairs.values, wanted(spectrum, "LA", 5), atol=1e-7)
+
+
+def test_each_output_of_a_regression_repeats_the_spectrum():
+    objective, x = linear_regression(outputs=3)
+    exact = np.linalg.eigvalsh((x.T @ x / len(x) * 2 / 3).numpy())[::-1]
+    pairs = eigenpairs(objective, k=6, tol=1e-6)
+    np.testing.assert_allclose(pairs.values, np.repeat(exact, 3)[:6], rtol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(-3, 3), min_size=2, max_size=9),
+    st.sampled_from(["LA", "SA", "LM"]),
+    st.integers(0, 5),
+    st.data(),
+)
+def test_lanczos_finds_any_small_spectrum(spectrum, which, seed, data):
+    k = data.draw(st.integers(1, len(spectrum)))
+    pairs = eigenpairs(quadratic(symmetric(spectrum, seed)), k=k, which=which, tol=1e-8, seed=seed)
+    found, true = pairs.values.numpy(), wanted(spectrum, which, k)
+    if which == "LM":  # of -3 and 3 either may come first
+        found, true = np.abs(found), np.abs(true)
+    np.testing.assert_allclose(found, true, atol=1e-6)
+
+
+def test_the_whole_spectrum():
+    pairs = eigenpairs(quadratic(symmetric(SADDLE)), k=len(SADDLE), tol=1e-10)
+    np.testing.assert_allclose(pairs.values, sorted(SADDLE, reverse=True), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_unconverged_is_loud(method):
+    objective = quadratic(symmetric([*np.linspace(0.9, 1, 60), 1.001]))
+    with pytest.warns(ConvergenceWarning, match="raise max_products"):
+        pairs = eigenpairs(objective, k=2, method=method, tol=1e-9, max_products=8)
+    assert not pairs.converged and pairs.products <= 8
+    assert "not converged after 8 products" in pairs.outcome
+    check_certificate(objective, pairs)
+
+
+def test_products_are_counted_and_few():
+    calls = []
+
+    class Counted(FunctionObjective):
+        def hvp(self, theta, v):
+            calls.append(1)
+            return super().hvp(theta, v)
+
+    matrix = symmetric([50.0, 20.0, *np.linspace(0, 1, 300)])
+    pairs = eigenpairs(Counted(lambda t: 0.5 * t @ matrix @ t, torch.zeros(302).double()), k=2)
+    assert pairs.products == len(calls) < 30
+    assert pairs.outcome == f"2 pairs converged in {len(calls)} products"
+
+
+def test_single_and_double_precision_agree():
+    low = eigenpairs(conv_objective(torch.float32), k=3)
+    high = eigenpairs(conv_objective(), k=3)
+    assert low.vectors.dtype == torch.float32 and low.values.dtype == torch.float64
+    torch.testing.assert_close(low.values, high.values, rtol=1e-4, atol=0)
+
+
+def test_a_seed_fixes_the_result_and_theta_is_followed():
+    cubic = FunctionObjective(lambda t: (t**3).sum() / 6, torch.tensor([1.0, 2.0, 3.0]).double())
+    one, two = (eigenpairs(cubic, k=2, seed=5) for _ in range(2))
+    assert torch.equal(one.vectors, two.vectors)
+    elsewhere = eigenpairs(cubic, theta=torch.tensor([7.0, 8.0, 9.0]).double())
+    assert float(elsewhere.values) == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k is 0: expected 1 to 3"),
+        ({"k": 4}, "k is 4: expected 1 to 3, the number of parameters"),
+        ({"method": "arnoldi"}, "expected one of lanczos, power"),
+        ({"which": "SM"}, "expected one of LA, SA, LM"),
+        ({"tol": 0.0}, "tol is"),
+        ({"max_products": 1}, "max_products is 1: expected at least 2"),
+    ],
+)
+def test_bad_requests(options, message):
+    with pytest.raises(ValueError, match=message):
+        eigenpairs(quadratic(symmetric([1.0, 2, 3])), **options)
+
+
+def test_a_hessian_that_is_not_finite_is_an_error():
+    broken = FunctionObjective(lambda t: torch.sqrt(t).sum(), torch.zeros(2))
+    for call in (eigenpairs, trace):
+        with pytest.raises(ValueError, match="not finite"):
+            call(broken)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.integers(0, 100))
+def test_the_trace_of_a_diagonal_matrix_is_exact(diagonal, seed):
+    found = trace(
+        quadratic(torch.diag(torch.tensor(diagonal, dtype=torch.float64))), probes=2, seed=seed
+    )
+    assert found.value == pytest.approx(sum(diagonal), abs=1e-12)
+    assert found.stderr == pytest.approx(0, abs=1e-12)
+
+
+def test_the_interval_of_the_trace_covers_as_often_as_it_says():
+    matrix = symmetric(list(np.linspace(-1, 4, 12)), seed=3)
+    exact = float(matrix.trace())
+    runs = [trace(quadratic(matrix), probes=6, seed=seed) for seed in range(200)]
+    inside = np.mean([run.interval[0] <= exact <= run.interval[1] for run in runs])
+    assert 0.89 <= inside <= 0.99
+    assert np.mean([run.value for run in runs]) == pytest.approx(exact, abs=0.3)
+    assert runs[0].products == runs[0].probes == 6
+
+
+def test_deflation_leaves_the_trace_and_cuts_the_noise():
+    matrix = symmetric([40.0, 20.0, *np.linspace(0, 1, 60)])
+    objective = quadratic(matrix)
+    pairs = eigenpairs(objective, k=2)
+    plain, deflated = trace(objective), trace(objective, pairs=pairs)
+    exact = float(matrix.trace())
+    assert plain.interval[0] <= exact <= plain.interval[1]
+    assert deflated.interval[0] <= exact <= deflated.interval[1]
+    assert deflated.stderr < plain.stderr / 5
+    with pytest.raises(ValueError, match="pairs have 62 parameters"):
+        trace(quadratic(symmetric([1.0, 2])), pairs=pairs)
+    with pytest.raises(ValueError, match="probes is 1"):
+        trace(objective, probes=1)
+
+
+def test_the_model_and_the_random_state_stay():
+    net = conv_net().train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    torch_state, numpy_state = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    objective = DataObjective(net, images(), norm="batch")
+    theta = objective.theta.clone()
+    eigenpairs(objective)
+    trace(objective, probes=2)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert net.training and all(p.grad is None for p in net.parameters())
+    assert torch.equal(theta, objective.theta)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert numpy_state == str(np.random.get_state())  # noqa: NPY002
+
+
+def test_a_small_change_of_the_start_changes_nothing_that_matters():
+    objective = quadratic(symmetric([9.0, 8.9, *np.linspace(0, 1, 50)]), normal(52))
+    values = [eigenpairs(objective, k=2, tol=1e-8, seed=s).values for s in range(4)]
+    for other in values[1:]:
+        torch.testing.assert_close(values[0], other, rtol=1e-10, atol=0)
