@@ -24,7 +24,6 @@ bench: $(READY)
 	$(BIN)/python benchmarks/costs.py
 
 notebooks: $(READY)
-	$(BIN)/python -m nbclient.cli --help > /dev/null
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 $(READY): pyproject.toml constraints.txt

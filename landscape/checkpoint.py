@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ import torch
 from torch import Tensor
 
 SUFFIXES = (".pt", ".pth", ".th", ".t7", ".ckpt", ".bin", ".safetensors")
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "ema", "state_dict_ema", "model_ema")
+_WRAPPERS = (
+    "state_dict", "model_state_dict", "model", "net", "ema", "state_dict_ema", "model_ema",
+)  # fmt: skip
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+_DEPTH = 3  # wrappers within wrappers; a file may also hold itself
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,28 @@ class Weights:
         for name in sorted(self.tensors):
             tensor = self.tensors[name].detach().cpu().contiguous()
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
+
+    def named_as(self, names: Collection[str]) -> dict[str, Tensor]:
+        """The tensors with as much of the prefix put back as a model of these names asks for.
+
+        >>> weights = Weights(Path("a.pt"), {"w": torch.ones(1)}, prefix="module.model.")
+        >>> list(weights.named_as(["model.w"])), list(weights.named_as(["w"]))
+        (['model.w'], ['w'])
+        """
+        parts = self.prefix.split(".")[:-1]
+        heads = ["".join(f"{part}." for part in parts[i:]) for i in range(len(parts), -1, -1)]
+        best = max(heads, key=lambda head: sum(head + name in names for name in self.tensors))
+        return {best + name: tensor for name, tensor in self.tensors.items()}
 
 
 def read_weights(path: str | Path) -> Weights:
     """Read the weights of a ``.pt .pth .th .t7 .ckpt .bin .safetensors`` file.
 
     Pickled files are read with ``weights_only=True`` and nothing else: a file that needs more is refused.
-    Weights under ``state_dict``, ``model_state_dict``, ``model`` or ``ema`` are found; the prefixes of
+    Weights under ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``ema`` are found, also one
+    within another; the prefixes of
     DataParallel (``module.``), ``torch.compile`` (``_orig_mod.``) and Lightning (``model.``) are removed.
 
     Raises:
@@ -84,34 +102,46 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # remarks on how the file was pickled
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, and a stranger's file may raise any
-        try:
-            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except Exception:
-            refused = []
-        if refused:
-            raise ValueError(
-                f"checkpoint {path} is refused: it holds {', '.join(refused)}, which could run code; "
-                "save it again as a plain state_dict or as .safetensors"
-            ) from None
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = _reason(error)
+        refused = _refused(path, reason)
+    if refused:
         raise ValueError(
-            f"checkpoint {path} cannot be read, it is damaged or no checkpoint: {first}"
-        ) from None
+            f"checkpoint {path} is refused: it holds {', '.join(refused)}, which could run code; "
+            "save it again as a plain state_dict or as .safetensors"
+        )
+    raise ValueError(
+        f"checkpoint {path} cannot be read, it is damaged or not written by torch.save as it is: {reason}"
+    )
 
 
-def _find(content: Any) -> tuple[dict[str, Tensor], str]:
-    if not isinstance(content, Mapping):
+def _reason(error: Exception) -> str:
+    """What the unpickler itself said; torch wraps it in advice to load the file unsafely."""
+    inner = error.__context__ if isinstance(error.__context__, Exception) else error
+    first = (str(inner).splitlines() or [""])[0]
+    return f"{type(inner).__name__}: {first}" if first else type(inner).__name__
+
+
+def _refused(path: Path, reason: str) -> list[str]:
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not a zip file: only the first class it stumbled over is known
+        found = re.findall(r"GLOBAL ([\w.]+)", reason)
+    return sorted(found)
+
+
+def _find(content: Any, depth: int = _DEPTH) -> tuple[dict[str, Tensor], str]:
+    """Tensors by name, and the keys that lead to them."""
+    if not isinstance(content, Mapping) or not depth:
         return {}, ""
-    own = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     for key in _WRAPPERS:
-        inner = content.get(key)
-        if isinstance(inner, Mapping):
-            tensors = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
-            if len(tensors) > len(own):
-                return tensors, key
-    return own, ""
+        tensors, deeper = _find(content.get(key), depth - 1)
+        if tensors:
+            return tensors, f"{key}.{deeper}" if deeper else key
+    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}, ""
 
 
 def _strip(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ app = App(
     name="landscape",
     help="Loss surfaces, Hessian spectra and sharpness of any checkpoint.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # the exit status and the line are ours
 )
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -32,7 +34,8 @@ class Source:
     Attributes:
         model: package.module:factory or file.py:factory of the network (other checkpoints).
         data: .npz file with arrays x and y, or a factory of (x, y) batches (other checkpoints).
-        loss: torch.nn.functional name, or a factory's name (other checkpoints).
+        loss: torch.nn.functional name, or package.module:function or file.py:function of
+            (output, y) (other checkpoints).
         norm: batch-norm statistics: eval, batch or recalibrate (other checkpoints).
         episodes: number of tasks of a meta objective.
         episode_seed: seed of those tasks.
@@ -62,7 +65,11 @@ class Source:
         schema = sources.describes_itself(checkpoint)
         if schema is None:
             return sources.data_objective(
-                checkpoint, self.model, self.data, self.loss, self.norm, self.dtype
+                checkpoint, self.model, self.data, self.loss, self.norm, self.dtype, self.device
+            )
+        if self.model is not None or self.data is not None:
+            raise ValueError(
+                f"{checkpoint} names its own network and data: leave out --model and --data"
             )
         return sources.meta_provider(schema)(
             checkpoint,
@@ -90,11 +97,9 @@ def inspect(checkpoint: Path, /, *, json: Flag = False) -> None:
     from landscape import source as sources
     from landscape.checkpoint import read_weights
 
-    file = checkpoint
-    if sources.describes_itself(checkpoint):
-        folders = [checkpoint, *sorted(checkpoint.glob("checkpoints/step_*"), reverse=True)]
-        file = next(f for f in folders if (f / "meta.json").is_file()) / "model.safetensors"
-    weights = read_weights(file)
+    own = sources.describes_itself(checkpoint) is not None
+    folder = sources.locate(checkpoint) if own else checkpoint
+    weights = read_weights(folder / "model.safetensors" if own else checkpoint)
     rows: list[dict[str, Any]] = [
         {
             "name": name,
@@ -106,9 +111,11 @@ def inspect(checkpoint: Path, /, *, json: Flag = False) -> None:
     ]
     total = sum(tensor.numel() for tensor in weights.tensors.values())
     head = {
-        "file": str(file), "fingerprint": weights.fingerprint, "entries": total,
+        "file": str(weights.path), "fingerprint": weights.fingerprint, "entries": total,
         "found_under": weights.key, "prefix_removed": weights.prefix,
     }  # fmt: skip
+    if own:  # what figures and pages show of such a checkpoint
+        head["recorded_fingerprint"] = sources.description(folder).get("fingerprint")
     if json:
         console.print_json({**head, "tensors": rows})
         return
@@ -149,6 +156,7 @@ def surface(
     from landscape.directions import random_plane
     from landscape.surface import evaluate
 
+    _require_suffix(out, ".nc")
     objective = source.objective(checkpoint)
     plane = random_plane(objective, normalize=normalize, seed=seed, axes=axes)
     with console.progress_bar("surface", quiet) as advance:
@@ -158,7 +166,7 @@ def surface(
             span=span,
             points=points,
             out=out,
-            label=checkpoint.name,
+            label=checkpoint.resolve().name,
             progress=advance,
         )
     figure = plot.surface3d(result) if axes == 2 else plot.line(result)
@@ -253,7 +261,7 @@ def sharpness(
     from landscape.spectrum import ConvergenceWarning
 
     objective = source.objective(checkpoint)
-    names: str | list[str] = measures if measures == "all" else measures.split(",")
+    names = "all" if measures == "all" else [name.strip() for name in measures.split(",")]
     with (
         warnings.catch_warnings(record=True) as caught,
         console.progress_bar("sharpness", quiet) as advance,
@@ -261,9 +269,16 @@ def sharpness(
         warnings.simplefilter("always", ConvergenceWarning)
         report = run(objective, names, seed=seed, progress=advance)
     print(report.to_json() if json else report.table())
-    doubts = [str(w.message) for w in caught if issubclass(w.category, ConvergenceWarning)]
+    doubts = [f"{row.name} is {row.value}" for row in report.values() if not isfinite(row.value)]
+    for warning in caught:
+        if issubclass(warning.category, ConvergenceWarning):
+            doubts.append(str(warning.message))
+        else:
+            warnings.showwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
     if doubts:
-        raise console.Untrusted(doubts[0])
+        raise console.Untrusted("; ".join(dict.fromkeys(doubts)))
 
 
 @app.command
@@ -291,6 +306,7 @@ def compare(
 
     if len(checkpoints) < 2:
         raise ValueError(f"{len(checkpoints)} checkpoint given: a comparison needs two or more")
+    _require_suffix(out, ".html")  # the folder beside it has the same name without it
     study = Comparison(out.with_suffix(""), span=span, points=points, seed=seed)
     for checkpoint in checkpoints:
         with console.progress_bar(str(checkpoint), quiet) as advance:
@@ -299,7 +315,14 @@ def compare(
                 {_group(source, checkpoint): source.objective(checkpoint)},
                 advance,
             )
-    print(study.write(out))
+    print(study.write(out, lead=study.verdict()))
+    if study.doubts:
+        raise console.Untrusted("; ".join(study.doubts))
+
+
+def _require_suffix(out: Path, suffix: str) -> None:
+    if out.suffix != suffix:
+        raise ValueError(f"--out is {str(out)!r}: expected a name ending in {suffix}")
 
 
 def _group(source: Source, checkpoint: Path) -> str:

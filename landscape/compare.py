@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import math
 import os
 import re
 import warnings
@@ -10,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 
 from landscape.directions import random_plane
-from landscape.objective import Objective
+from landscape.objective import Objective, digest
 from landscape.plot.table import Cell, Table
 from landscape.report import Subject, comparison_page, paper_figures
+from landscape.sharpness import MEASURES as REGISTRY
 from landscape.sharpness import Measurement, SharpnessReport, sharpness
 from landscape.spectrum import ConvergenceWarning
 from landscape.surface import evaluate
@@ -43,7 +48,8 @@ class Comparison:
     again, computes only what is missing.
 
     Args:
-        folder: where surfaces and reports are kept; made when missing.
+        folder: where surfaces and reports are kept; made when missing. What was kept for another
+            objective, seed or setting is never used: reports are computed again, surfaces refused.
         span: half-width of lines and planes, in units of the (filter-normalized) direction.
         points: points on each axis of the planes; 0 leaves the planes out.
         line_points: points of the lines; 0 leaves them out.
@@ -64,6 +70,16 @@ class Comparison:
     _rows: dict[str, list[list[Cell | str]]] = field(default_factory=dict, init=False)
     _reports: dict[str, dict[str, SharpnessReport]] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        """Refuse unknown measures now, not after the surfaces.
+
+        Raises:
+            ValueError: an unknown measure.
+        """
+        for name in (*self.measures, *self.settings):
+            if name not in REGISTRY:
+                raise ValueError(f"unknown measure {name!r}: expected any of {', '.join(REGISTRY)}")
+
     def add(
         self,
         label: str,
@@ -80,8 +96,15 @@ class Comparison:
             settings: how the solution was made, shown on the page.
 
         Raises:
-            ValueError: what is kept in the folder belongs to another comparison.
+            ValueError: what is kept in the folder belongs to another comparison, or another subject has
+                the label, or one that makes the same file name.
         """
+        for earlier in self.subjects:
+            if _slug(earlier.label) == _slug(label):
+                raise ValueError(
+                    f"{label!r} cannot be told from {earlier.label!r}, which is in the comparison: "
+                    "give each subject a label of its own"
+                )
         self.folder.mkdir(parents=True, exist_ok=True)
         surfaces: dict[str, xr.Dataset] = {}
         lines: dict[str, xr.Dataset] = {}
@@ -100,14 +123,20 @@ class Comparison:
                         label=label,
                         progress=lambda done, total, what=what: tell(done, total, what),  # type: ignore[misc]
                     )
-            report = self._report(objective, Path(f"{stem}.json"), f"{label}, {group}", tell, group)
+            metrics = objective.metrics(objective.theta)
+            report = self._report(objective, metrics["loss"], Path(f"{stem}.json"), tell, group)
+            self.doubts += [
+                f"{label}, {group}: {_heading(row.name)}: {_doubt(row)}"
+                for row in report.values()
+                if row.name in self.measures and _doubt(row)
+            ]
             self._reports.setdefault(group, {})[label] = report
-            self._rows.setdefault(group, []).append(self._row(label, objective, report))
+            self._rows.setdefault(group, []).append(self._row(label, metrics, report))
         self.subjects.append(Subject(label, surfaces, lines, settings or {}))
 
     def tables(self) -> list[Table]:
         """One table of flatness numbers a group."""
-        columns = ["", "loss", *(_HEADINGS[name] for name in self.measures)]
+        columns = ["", "loss", *(_heading(name) for name in self.measures)]
         caption = (
             "of one and the same objective. ± is a standard error: over the objective's terms (tasks or "
             "examples) for loss, gradient norm, SAM, ASAM and worst case; over random draws for trace and "
@@ -118,13 +147,17 @@ class Comparison:
             for group, rows in self._rows.items()
         ]
 
+    def report(self, group: str, label: str) -> SharpnessReport:
+        """The sharpness report of one subject on one group of data."""
+        return self._reports[group][label]
+
     def verdict(self) -> str:
         """Each subject against the first, by every measure, in one sentence a group."""
         told = []
         for group, reports in self._reports.items():
             (first, base), *others = reports.items()
             for label, report in others:
-                words = [f"{_HEADINGS[n]} {_change(report[n], base[n])}" for n in self.measures]
+                words = [f"{_heading(n)} {_change(report[n], base[n])}" for n in self.measures]
                 told.append(f"{group}, {label} against {first}: {', '.join(words)}")
         return "; ".join(told) + "." if told else "nothing to compare with."
 
@@ -164,9 +197,10 @@ class Comparison:
         )
 
     def _report(
-        self, objective: Objective, file: Path, name: str, tell: Progress, group: str
+        self, objective: Objective, loss: float, file: Path, tell: Progress, group: str
     ) -> SharpnessReport:
-        kept = _kept(file, objective, self.seed, self.measures, self.settings)
+        wanted = {name: _settings(name, self.settings) for name in self.measures}
+        kept = _kept(file, objective, loss, self.seed, wanted)
         if kept is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # flagged in the table instead
@@ -174,83 +208,95 @@ class Comparison:
                     objective,
                     self.measures,
                     seed=self.seed,
-                    settings={k: v for k, v in self.settings.items() if k in self.measures},
+                    settings=wanted,
                     progress=lambda done, total: tell(done, total, f"{group}: sharpness"),
                 )
+            document = json.loads(kept.to_json()) | {"point": _point(objective, loss)}
             temporary = file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(kept.to_json(), encoding="utf-8")
+            temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
             temporary.replace(file)
-        for row in kept.values():
-            if _doubtful(row.name, row.note):
-                self.doubts.append(f"{name}: {_HEADINGS[row.name]}: {row.note}")
         return kept
 
-    def _row(self, label: str, objective: Objective, report: SharpnessReport) -> list[Cell | str]:
-        metrics = objective.metrics(objective.theta)
+    def _row(
+        self, label: str, metrics: Mapping[str, float], report: SharpnessReport
+    ) -> list[Cell | str]:
         row: list[Cell | str] = [label, Cell(metrics["loss"], metrics["loss_stderr"])]
         for name in self.measures:
             m = report[name]
-            flag = _doubtful(name, m.note)
+            doubt = _doubt(m)
             low, high = m.interval if m.interval and m.stderr is None else (None, None)
-            row.append(Cell(m.value, m.stderr, low, high, m.note if flag else "", flag))
+            row.append(Cell(m.value, m.stderr, low, high, doubt, bool(doubt)))
         return row
 
     def _radii(self) -> str:
-        import inspect
-
-        from landscape.sharpness import MEASURES as REGISTRY
-
         shown = []
         for name in self.measures:
-            defaults = {
-                key: p.default
-                for key, p in inspect.signature(REGISTRY[name]).parameters.items()
-                if p.default is not inspect.Parameter.empty
-            }
-            chosen = {**defaults, **self.settings.get(name, {})}
-            radius = [
-                f"{'ρ' if k == 'rho' else 'σ'} = {chosen[k]:g}"
-                for k in ("rho", "sigma")
-                if k in chosen
-            ]
-            shown += [f"{_HEADINGS[name]}: {r}" for r in radius]
+            chosen = _settings(name, self.settings)
+            for key, letter in (("rho", "ρ"), ("sigma", "σ")):
+                if key in chosen:
+                    shown.append(f"{_heading(name)}: {letter} = {chosen[key]:g}")
         return "Radii: " + ", ".join(shown) + "." if shown else ""
+
+
+def _settings(name: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """All settings of a measure: its defaults, and what was chosen instead."""
+    parameters = inspect.signature(REGISTRY[name]).parameters
+    defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
+    return {**defaults, **chosen.get(name, {})}
+
+
+def _point(objective: Objective, loss: float) -> dict[str, Any]:
+    # Settings need not tell two functions apart; where they are taken, and their value there, do.
+    return {"theta_sha256": digest([objective.theta]), "loss": loss}
 
 
 def _kept(
     file: Path,
     objective: Objective,
+    loss: float,
     seed: int,
-    measures: Sequence[str],
-    settings: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, Any]],
 ) -> SharpnessReport | None:
-    """A report of the same objective, seed and settings, from an earlier run."""
+    """A report of the same objective at the same point, of the same seed and settings, if there is one."""
     try:
-        report = SharpnessReport.from_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # missing or damaged: computed again
-    same = (
-        report.objective == objective.settings
-        and report.seed == seed
-        and set(measures) <= set(report)
-    )
-    for name in measures if same else ():
-        same = same and all(
-            report[name].settings.get(k) == v for k, v in settings.get(name, {}).items()
+        text = file.read_text(encoding="utf-8")
+        report, point = SharpnessReport.from_json(text), json.loads(text)["point"]
+        plain = json.loads(json.dumps(objective.settings, default=str))  # tuples come back as lists
+        same = (
+            report.objective == plain
+            and report.seed == seed
+            and point["theta_sha256"] == digest([objective.theta])
+            and np.isclose(point["loss"], loss, rtol=1e-4, atol=1e-12, equal_nan=True)
+            and all(
+                report[name].settings[key] == value
+                for name, settings in wanted.items()
+                for key, value in settings.items()
+            )
         )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # missing or damaged: computed again
     return report if same else None
 
 
-def _doubtful(name: str, note: str) -> bool:
-    return name == "lambda_max" and "residual, not data noise" not in note
+def _doubt(row: Measurement) -> str:
+    """Why a value is not to be trusted; empty when it is."""
+    if not math.isfinite(row.value):
+        return row.note or f"the value is {row.value}"
+    converged = row.name != "lambda_max" or "residual, not data noise" in row.note
+    return "" if converged else row.note
+
+
+def _heading(name: str) -> str:
+    return _HEADINGS.get(name, name.replace("_", " "))
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return re.sub(r"[\W_]+", "-", text.lower()).strip("-")
 
 
 def _change(new: Measurement, old: Measurement) -> str:
     """``"−12 %"``: how much of the old value the new one is more or less."""
-    if old.value == 0 or new.value / old.value < 0:
+    share = new.value / old.value if old.value else math.nan
+    if not 0 <= share < math.inf:
         return f"{old.value:.3g} → {new.value:.3g}"
-    return f"{100 * (new.value / old.value - 1):+.0f} %".replace("-", "−")
+    return f"{100 * (share - 1):+.0f} %".replace("-", "−")

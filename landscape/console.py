@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -21,7 +24,9 @@ class Untrusted(ValueError):
     """The command ran, but a result fails its own check; it was written with its mark."""
 
 
-def run(app: App, arguments: Sequence[str] | None = None) -> int:
+def run(
+    app: App, arguments: Sequence[str] | None = None, prepare: Callable[[], None] | None = None
+) -> int:
     """Run a command line; errors of the user become one line on standard error.
 
     Returns:
@@ -29,8 +34,12 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     """
     from cyclopts import CycloptsError
 
+    app.suppress_keyboard_interrupt = False  # it would end the process without a word
     try:
+        if prepare is not None:
+            prepare()
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # a reader that is gone is noticed here, not at the end of the process
     except CycloptsError as error:
         cause = error.__cause__
         if isinstance(cause, ValueError) and str(cause) and type(error).__name__ == "CoercionError":
@@ -38,15 +47,22 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
         return _fail(error, USAGE)
     except KeyboardInterrupt:
         return _fail(
-            "interrupted; what was done is kept, the same command with --resume continues",
+            "interrupted; files written so far are kept, the same command continues them "
+            "(sharpmaml train: with --resume)",
             INTERRUPTED,
         )
     except BrokenPipeError:
-        return DONE  # the reader of our output, such as head, had seen enough
+        # The reader of our output, such as head, had seen enough; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (ValueError, OSError) as error:
         return _fail(error, BAD)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else BAD
+    except Exception as error:  # out of memory, or a fault of ours: one line, with the place
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}, line {last.lineno}"
+        return _fail(f"{type(error).__name__}: {error} ({place})", BAD)
     return DONE
 
 
@@ -63,7 +79,7 @@ def print_json(value: Any) -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """Plain values that JSON can hold."""
+    """Plain values that JSON can hold; tensors and arrays become lists."""
     if isinstance(value, dict):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -72,7 +88,7 @@ def jsonable(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int | bool):
         return value
-    return jsonable(value.item()) if hasattr(value, "item") else str(value)
+    return jsonable(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 class Advance(Protocol):
@@ -160,4 +176,5 @@ class _Lines:
             if count and seconds and done < total
             else ""
         )
-        print(f"{title}: {note} {done}/{total}{rate}".strip(), file=sys.stderr, flush=True)
+        words = f"{title}: {note}" if note else f"{title}:"
+        print(f"{words} {done}/{total}{rate}", file=sys.stderr, flush=True)

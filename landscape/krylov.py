@@ -29,7 +29,7 @@ class Search:
         operator: the symmetric operator.
         k: eigenvectors wanted.
         which: one of :data:`ENDS`.
-        tol: largest residual, relative to ``scale``.
+        tol: largest residual, relative to the eigenvalue itself (see :func:`accepted`).
         seed: of the random start vectors.
         budget: value of ``operator.products`` at which to stop.
         scale: estimate of the operator's norm, its largest Ritz value in magnitude so far.
@@ -60,7 +60,9 @@ class Search:
             start = self._start(found, "lanczos", runs)
             new_values, new_vectors = self._krylov(found, start, bar, max(1, self.k - len(found)))
             runs += 1
-            if bar is not None and _merit(new_values, self.which)[0] <= bar + self.tol * self.scale:
+            if bar is not None and _merit(new_values, self.which)[0] <= bar + float(
+                self._accepted(bar)
+            ):
                 break
             found = torch.cat([found, new_vectors])
             values = np.concatenate([values, new_values])
@@ -100,7 +102,9 @@ class Search:
             order = best_first(ritz, self.which)[:wanted]
             exhausted = size == params or beta <= self._rounding()
             errors = beta * np.abs(inner[-1, order])
-            enough = len(order) == wanted and bool((errors <= _AIM * self.tol * self.scale).all())
+            enough = len(order) == wanted and bool(
+                (errors <= _AIM * self._accepted(ritz[order])).all()
+            )
             if bar is not None and len(diagonal) > 1:
                 gap = bar - float(_merit(ritz, self.which)[order[0]])
                 enough = enough or bool(errors[0] <= 0.1 * gap)
@@ -147,10 +151,13 @@ class Search:
             self.scale = max(self.scale, abs(value))
             moved = w + shift * v
             norm = float(moved.double().norm())
-            if residual <= _AIM * self.tol * self.scale or self.operator.products >= limit:
+            if residual <= _AIM * float(self._accepted(value)) or self.operator.products >= limit:
                 return v, value, norm
             v = _complement(moved, found)
             v = _unit(v)
+
+    def _accepted(self, values: _Array | float) -> _Array:
+        return accepted(values, self.tol, self.scale, self.operator.dtype)
 
     def _rounding(self) -> float:
         """Below this length a Lanczos vector is rounding noise: the Krylov space is exhausted."""
@@ -162,6 +169,17 @@ class Search:
         drawn = generator(self.seed, *key).standard_normal(self.operator.shape[0])
         q = _complement(torch.from_numpy(drawn).to(self.operator.theta), found)
         return _unit(q)
+
+
+def accepted(values: _Array | float, tol: float, scale: float, dtype: torch.dtype) -> _Array:
+    """Largest residual at which an eigenvalue counts as found: ``tol`` of its own magnitude.
+
+    Not of the norm of the operator: next to an eigenvalue of -900, a space of three vectors already
+    holds some pair near 0 with a residual under 1 % of 900, far from the largest eigenvalue of 70. The
+    floor, a thousandth of that norm or the rounding of a product, lets eigenvalues near 0 be found too.
+    """
+    floor = max(tol * 1e-3, 30 * torch.finfo(dtype).eps) * scale
+    return np.maximum(tol * np.abs(values), floor)
 
 
 def best_first(values: _Array, which: str) -> _Array:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from landscape.directions import generator
 from landscape.hessian import HessianOperator
-from landscape.krylov import ENDS, Search, best_first
+from landscape.krylov import ENDS, Search, accepted, best_first
 from landscape.objective import Objective
 
 METHODS = ("lanczos", "power")
@@ -92,8 +92,9 @@ def eigenpairs(
         k: number of eigenpairs.
         method: ``"lanczos"`` or ``"power"``.
         which: ``"LA"`` largest, ``"SA"`` smallest, ``"LM"`` largest in magnitude.
-        tol: largest residual accepted, relative to the norm of the Hessian (its largest Ritz value in
-            magnitude). In float32, products carry errors near 1e-6 of that norm.
+        tol: largest residual accepted, relative to the eigenvalue's own magnitude; for eigenvalues near
+            0, a thousandth of ``tol`` relative to the norm of the Hessian. In float32, products carry
+            errors near 1e-6 of that norm.
         seed: of the random start vectors.
         theta: the point ``(params,)``; ``objective.theta`` when left out.
         max_products: bound on the Hessian-vector products; left out, ``max(200, 20 k)`` for Lanczos
@@ -193,15 +194,17 @@ def _finished(
     errors = mix @ images.double() - ritz.to(exact.device)[:, None] * exact
     residuals = errors.norm(dim=1).cpu()
     scale = max(scale, float(np.abs(values).max()))
-    worst = float(residuals.max())
-    converged = worst <= tol * scale
+    limits = accepted(values[order], tol, scale, vectors.dtype)
+    worst = int(np.argmax(residuals.numpy() - limits))
+    converged = float(residuals[worst]) <= limits[worst]
     count = f"{len(ritz)} pair{'s' if len(ritz) > 1 else ''}"
     if converged:
         outcome = f"{count} converged in {operator.products} products"
     else:
         outcome = (
-            f"not converged after {operator.products} products: the largest residual is {worst:.2g}, "
-            f"asked for {tol * scale:.2g}; raise max_products, raise tol, or compute in float64"
+            f"not converged after {operator.products} products: eigenvalue {float(ritz[worst]):.4g} has residual "
+            f"{float(residuals[worst]):.2g}, asked for {limits[worst]:.2g}; raise "
+            "max_products, raise tol, or compute in float64"
             + ("; method='lanczos' needs fewer" if method == "power" else "")
         )
         warnings.warn(outcome, ConvergenceWarning, stacklevel=3)

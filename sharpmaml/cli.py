@@ -17,6 +17,7 @@ app = App(
     name="sharpmaml",
     help="Train few-shot learners with MAML and Sharp-MAML, and see which solution is flatter.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # the exit status and the line are ours
 )
 
 
@@ -40,8 +41,6 @@ def train(
         quiet: no progress on standard error.
         settings: everything that decides the run.
     """
-    if config is not None and not config.is_file():
-        raise ValueError(f"the settings file {config} does not exist")
     from sharpmaml.data import load_images
     from sharpmaml.training import train as run_training
 
@@ -142,20 +141,17 @@ def demo(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(console.run(_with_settings_file(words), words))
+    sys.exit(console.run(app, words, prepare=lambda: _use_settings_file(words)))
 
 
-def _with_settings_file(words: Sequence[str]) -> App:
+def _use_settings_file(words: Sequence[str]) -> None:
     # The file has to be known before the flags are read, because they lie on top of it.
+    app.config = ()
     for index, word in enumerate(words):
+        path = word.partition("=")[2]
         if word == "--config" and index + 1 < len(words):
-            return _configured(words[index + 1])
-        if word.startswith("--config="):
-            return _configured(word.partition("=")[2])
-    return app
-
-
-def _configured(path: str) -> App:
-    if Path(path).is_file():
+            path = words[index + 1]
+        elif not word.startswith("--config="):
+            continue
+        TrainConfig.from_toml(path)  # raises on a file that cannot be one
         app.config = (Toml(path, use_commands_as_keys=False),)
-    return app

@@ -137,13 +137,13 @@ def train(
                 if not best or _better(record["validation"], best["validation"]):
                     best.update(step=step, validation=record["validation"])
             log.write(record)
-            if progress:
-                progress(record)
             is_best = best.get("step") == step
             if is_best or step % config.checkpoint_every == 0 or step == config.iterations:
                 saved = save(step)
                 if is_best:
                     _write_json(run / "best.json", {"checkpoint": saved.name, **best})
+            if progress:
+                progress(record)
             if interrupted:
                 if saved is None or saved.name != f"step_{step:06d}":
                     save(step)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from landscape.plot import style
 from landscape.plot.chrome import TITLE_HEIGHT, add_switch, dress, hover, safe
+from landscape.plot.grid import arrange_legend
 from landscape.plot.sheet import Sheet
 
 
@@ -57,18 +58,20 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
     remark = (f"band: ±{style.Z95} standard errors of the mean",) if bands else ()
     dress(figure, title, sheet.footnote(*remark))
     figure.update_layout(
-        height=420 + TITLE_HEIGHT,
-        margin={"l": 64, "r": 16, "t": 66 + TITLE_HEIGHT, "b": 48},
+        height=(400 if relative else 425) + TITLE_HEIGHT,
+        margin={"l": 64, "r": 16, "t": (42 if relative else 66) + TITLE_HEIGHT, "b": 56},
         hovermode="x unified",
         legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "font": {"size": 13}},
-        xaxis={**_plain_axis(), "title": {"text": style.axis_title("α", sheet.attrs)}},
+        xaxis={
+            **_plain_axis(),
+            "title": {"text": style.axis_title("α", sheet.attrs), "standoff": 8},
+        },
         yaxis={
             **_plain_axis(),
             **_y_axis(sheet, start),
             "title": {"text": "loss − loss at the centre" if relative else "loss"},
         },
     )
-    figure.layout.meta = {"title_height": TITLE_HEIGHT}
     if sheet.can_log and not relative:
         states = []
         for state in (False, True):
@@ -76,6 +79,7 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
             axis = {f"yaxis.{k}": v for k, v in _y_axis(sheet, state).items()}
             states.append([{"y": edges} if edges else {}, axis, list(range(len(bands)))])
         add_switch(figure, states, start)
+    arrange_legend(figure, [p.label for p in sheet.panels], TITLE_HEIGHT)
     return figure
 
 
@@ -103,18 +107,18 @@ def spectrum(
     dress(figure, title, "bars: residual ‖Hv − λv‖, within which an eigenvalue must lie")
     figure.update_layout(
         height=360 + TITLE_HEIGHT,
-        margin={"l": 64, "r": 16, "t": 66 + TITLE_HEIGHT, "b": 48},
+        margin={"l": 64, "r": 16, "t": 66 + TITLE_HEIGHT, "b": 56},
         legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "font": {"size": 13}},
         xaxis={
             **_plain_axis(),
             "showgrid": False,
-            "title": {"text": "rank"},
+            "title": {"text": "rank", "standoff": 8},
             "tickvals": list(range(1, ranks + 1)),
             "range": [0.5, ranks + 0.5],
         },
         yaxis={**_plain_axis(), "title": {"text": "eigenvalue"}, "rangemode": "tozero"},
     )
-    figure.layout.meta = {"title_height": TITLE_HEIGHT}
+    arrange_legend(figure, list(spectra), TITLE_HEIGHT)
     return figure
 
 

@@ -108,6 +108,8 @@ def _placing(count: int, columns: int, kind: Kind, title_height: int) -> dict[st
         if kind == "scene":
             out[f"{axis_key('scene', i)}.domain.x"] = x
             out[f"{axis_key('scene', i)}.domain.y"] = y
+            # A phone has no room beside the box; there the colour bar alone says "loss".
+            out[f"{axis_key('scene', i)}.zaxis.title.text"] = "" if phone else "loss"
         else:
             out[f"{axis_key('xaxis', i)}.domain"] = x
             out[f"{axis_key('yaxis', i)}.domain"] = y
@@ -119,3 +121,26 @@ def _placing(count: int, columns: int, kind: Kind, title_height: int) -> dict[st
 def _nested(changes: dict[str, Any]) -> dict[str, Any]:
     """Dotted keys as plotly's underscore keys, without those that reach into a list."""
     return {k.replace(".", "_"): v for k, v in changes.items() if "[" not in k}
+
+
+def arrange_legend(figure: go.Figure, labels: Sequence[str], title_height: int) -> None:
+    """Make room above a single panel for a legend that takes several rows on a phone.
+
+    Args:
+        figure: has a horizontal legend over its panel; changed in place.
+        labels: the entries of the legend.
+        title_height: pixels at the top of the figure that belong to its title.
+    """
+    rows = math.ceil(sum(50 + 7.5 * len(label) for label in labels) / 300)
+    shift = 26 * (rows - 1)
+    height, top = figure.layout.height, figure.layout.margin.t
+    wide: dict[str, Any] = {"height": height, "margin.t": top}
+    phone: dict[str, Any] = {"height": height + shift, "margin.t": top + shift}
+    if figure.layout.updatemenus:
+        pad = figure.layout.updatemenus[0].pad.b
+        wide["updatemenus[0].pad.b"] = pad
+        phone["updatemenus[0].pad.b"] = pad + shift
+    figure.layout.meta = {
+        "title_height": title_height,
+        "arrangements": [{"below": PHONE, "layout": phone}, {"below": 1e9, "layout": wide}],
+    }

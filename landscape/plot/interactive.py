@@ -32,7 +32,8 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
             x=p.alpha,
             y=p.beta,
             z=scale.place(p.loss),
-            customdata=np.stack(p.known(), axis=-1),
+            # A surface is asked for its hover data as [column][row], unlike every other trace.
+            customdata=np.stack([a.T for a in p.known()], axis=-1),
             hovertemplate=hover(p),
             coloraxis="coloraxis",
             scene=axis_key("scene", i),

@@ -4,6 +4,11 @@
   const config = {
     responsive: true,
     displaylogo: false,
+    showSendToCloud: false, // a page that works offline offers no upload
+    plotlyServerURL: "",
+    modeBarButtonsToRemove: [
+      "select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "resetCameraLastSave3d",
+    ],
     toImageButtonOptions: { format: "png", scale: 3 },
   };
 

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from landscape.space import ParameterSpace
 from sharpmaml.adapt import InnerLoop, adapt
 from sharpmaml.meta import Task, meta_gradient
 from sharpmaml.objective import MetaObjective
 from sharpmaml.perturb import asam, sam
-
-from landscape.space import ParameterSpace
 
 F64 = torch.float64
 BETA = 0.1
@@ -47,7 +46,11 @@ WORKED = {
     "low through": (dict(lower=ALPHA, eps_grad="through"), 0.0, (-0.157278598800, 0.513785725781)),
     "low detach": (dict(lower=ALPHA), 0.0, (-0.158730204243, 0.516033315696)),
     "up": (dict(), ALPHA, (-0.168999079773, 0.587019664818)),
-    "both through": (dict(lower=ALPHA, eps_grad="through"), ALPHA, (-0.171788375032, 0.565746016461)),
+    "both through": (
+        dict(lower=ALPHA, eps_grad="through"),
+        ALPHA,
+        (-0.171788375032, 0.565746016461),
+    ),
     "both detach": (dict(lower=ALPHA), ALPHA, (-0.173234331443, 0.567778344135)),
 }
 
@@ -95,7 +98,9 @@ def by_hand(theta: Tensor, steps: int, lower: float, upper: float, through: bool
 def test_four_methods_by_hand(steps, through, lower, upper):
     inner = InnerLoop(steps, BETA, lower, "through" if through else "detach")
     got = meta_gradient(TASKS, THETA, inner, upper=upper).gradient
-    torch.testing.assert_close(got, by_hand(THETA, steps, lower, upper, through), rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(
+        got, by_hand(THETA, steps, lower, upper, through), rtol=1e-13, atol=1e-14
+    )
 
 
 def test_upper_ascent_and_its_by_products():
@@ -134,7 +139,9 @@ def test_central_differences_of_what_is_differentiated(steps, through, lower):
             return sum(t.query(adapt(t.support, theta, inner))[0] for t in TASKS) / len(TASKS)
 
     h = 1e-5
-    numeric = torch.stack([(loss(THETA + h * e) - loss(THETA - h * e)) / (2 * h) for e in torch.eye(2, dtype=F64)])
+    numeric = torch.stack(
+        [(loss(THETA + h * e) - loss(THETA - h * e)) / (2 * h) for e in torch.eye(2, dtype=F64)]
+    )
     inner = InnerLoop(steps, BETA, lower, "through" if through else "detach")
     got = meta_gradient(TASKS, THETA, inner).gradient
     torch.testing.assert_close(got, numeric, rtol=1e-8, atol=1e-9)
@@ -162,7 +169,9 @@ def test_linear_regression_meta_gradient():
     generator = torch.Generator().manual_seed(3)
     draw = lambda *shape: torch.randn(*shape, dtype=F64, generator=generator)  # noqa: E731
     Xs, ys, Xq, yq, theta = draw(6, 3), draw(6), draw(9, 3), draw(9), draw(3)
-    task = Task(lambda t: (Xs @ t - ys).square().mean(), lambda t: ((Xq @ t - yq).square().mean(), {}))
+    task = Task(
+        lambda t: (Xs @ t - ys).square().mean(), lambda t: ((Xq @ t - yq).square().mean(), {})
+    )
     A, B = 2 / 6 * Xs.T @ Xs, 2 / 9 * Xq.T @ Xq
     for steps in (1, 4):
         J = torch.linalg.matrix_power(torch.eye(3, dtype=F64) - BETA * A, steps)
@@ -248,7 +257,10 @@ def test_task_order_does_not_matter():
         (lambda: InnerLoop(steps=-1), "negative"),
         (lambda: meta_gradient([], THETA, InnerLoop()), "empty"),
         (lambda: meta_gradient(TASKS, THETA, InnerLoop(), upper=-0.1), "radius"),
-        (lambda: MetaObjective([], THETA, ParameterSpace.of_vector(2), InnerLoop()), "at least one task"),
+        (
+            lambda: MetaObjective([], THETA, ParameterSpace.of_vector(2), InnerLoop()),
+            "at least one task",
+        ),
     ],
 )
 def test_bad_settings_say_what_is_expected(call, says):
