@@ -195,7 +195,7 @@ def hessian(
         k: number of eigenvalues.
         method: lanczos, or power (power iteration with deflation).
         which: LA the largest, SA the smallest, LM the largest in magnitude.
-        tol: residual to reach, as a share of the largest magnitude found.
+        tol: residual to reach, as a share of each eigenvalue's own magnitude.
         seed: of the start vector.
         json: print one JSON document instead.
         source: what the loss is a loss of.
@@ -315,7 +315,7 @@ def compare(
                 {_group(source, checkpoint): source.objective(checkpoint)},
                 advance,
             )
-    print(study.write(out, lead=study.verdict()))
+    print(study.write(out, lead="\n\n".join(study.verdict())))
     if study.doubts:
         raise console.Untrusted("; ".join(study.doubts))
 

@@ -151,15 +151,22 @@ class Comparison:
         """The sharpness report of one subject on one group of data."""
         return self._reports[group][label]
 
-    def verdict(self) -> str:
-        """Each subject against the first, by every measure, in one sentence a group."""
+    def verdict(self) -> list[str]:
+        """Each subject against the first by the measures people ask for, one sentence a group."""
         told = []
         for group, reports in self._reports.items():
             (first, base), *others = reports.items()
-            for label, report in others:
-                words = [f"{_heading(n)} {_change(report[n], base[n])}" for n in self.measures]
-                told.append(f"{group}, {label} against {first}: {', '.join(words)}")
-        return "; ".join(told) + "." if told else "nothing to compare with."
+            asked = [
+                n for n in ("lambda_max", "trace", "sam") if n in self.measures
+            ] or self.measures
+            changes = [
+                f"{label}: "
+                + ", ".join(f"{_heading(n)} {_change(report[n], base[n])}" for n in asked)
+                for label, report in others
+            ]
+            if changes:
+                told.append(f"On {group}, against {first}: {'; '.join(changes)}.")
+        return told
 
     def write(
         self,
@@ -263,7 +270,8 @@ def _kept(
         report, point = SharpnessReport.from_json(text), json.loads(text)["point"]
         plain = json.loads(json.dumps(objective.settings, default=str))  # tuples come back as lists
         same = (
-            report.objective == plain
+            set(wanted) <= set(report)
+            and report.objective == plain
             and report.seed == seed
             and point["theta_sha256"] == digest([objective.theta])
             and np.isclose(point["loss"], loss, rtol=1e-4, atol=1e-12, equal_nan=True)

@@ -175,7 +175,7 @@ def _device(name: str) -> torch.device:
 
 def _arrays(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         text = error.args[0] if isinstance(error, KeyError) else error

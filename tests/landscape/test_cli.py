@@ -1,0 +1,408 @@
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import sharpmaml
+from landscape.checkpoint import read_weights
+from landscape.cli import main
+from landscape.surface import load
+
+NET = """
+import torch
+
+def make():
+    return torch.nn.Linear(3, 1)
+
+def classifier():
+    return torch.nn.Linear(3, 2)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two short runs of ours."""
+    folder = tmp_path_factory.mktemp("cli")
+    for method in ("maml", "sharp-both"):
+        config = sharpmaml.TrainConfig(
+            method=method, data="sinusoid", iterations=2, channels=3, meta_batch=1, shots=3,
+            queries=3, test_steps=1, inner_rate=0.01, meta_rate=0.1, validation_episodes=2,
+            validate_every=1, device="cpu",
+        )  # fmt: skip
+        sharpmaml.train(config, folder / method)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The current folder, with a linear regression: ``w.pt``, ``net.py:make`` and ``d.npz``."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    torch.save(
+        {"weight": torch.tensor([[1.0, -2.0, 0.5]]), "bias": torch.tensor([0.3])}, tmp_path / "w.pt"
+    )
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.standard_normal((20, 3)), y=rng.standard_normal((20, 1)))
+    return tmp_path
+
+
+LINEAR = (
+    "w.pt", "--model", "net.py:make", "--data", "d.npz", "--loss", "mse_loss", "--dtype", "float64",
+    "--device", "cpu",
+)  # fmt: skip
+TASKS = ("--episodes", "2", "--device", "cpu")
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command line: status, standard output, standard error."""
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stop:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return stop.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def unconverged(monkeypatch):
+    """No residual is good enough."""
+    monkeypatch.setattr("landscape.spectrum.accepted", lambda values, *_: np.full_like(values, -1))
+
+
+def dense_hessian(place):
+    with np.load(place / "d.npz") as arrays:
+        x = np.hstack([arrays["x"], np.ones((20, 1))])
+    return 2 / 20 * x.T @ x
+
+
+def test_inspect_a_file(place, command):
+    torch.save({"state_dict": {"module.w": torch.tensor([[3.0, 4.0]])}}, "v.ckpt")
+    status, out, err = command("inspect", "v.ckpt", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {
+        "file": "v.ckpt",
+        "fingerprint": read_weights("v.ckpt").fingerprint,
+        "entries": 2,
+        "found_under": "state_dict",
+        "prefix_removed": "module.",
+        "tensors": [{"name": "w", "shape": [1, 2], "dtype": "float32", "norm": 5.0}],
+    }
+    status, out, err = command("inspect", "v.ckpt")
+    assert (status, err) == (0, "")
+    assert "prefix_removed: module." in out
+    assert out.splitlines()[-1].split() == ["w", "[1,", "2]", "float32", "norm", "5"]
+
+
+def test_inspect_our_folders(runs, command):
+    folder = runs / "maml" / "checkpoints" / "step_000002"
+    recorded = json.loads((folder / "meta.json").read_text())["fingerprint"]
+    status, out, _ = command("inspect", folder, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert found["file"] == str(folder / "model.safetensors")
+    assert found["recorded_fingerprint"] == recorded
+    assert found["entries"] == 22  # 1-3-3-1
+    assert [row["shape"] for row in found["tensors"] if row["name"].endswith("weight")]
+    best = json.loads((runs / "maml" / "best.json").read_text())["checkpoint"]
+    _, out, _ = command("inspect", runs / "maml", "--json")
+    assert json.loads(out)["file"] == str(
+        runs / "maml" / "checkpoints" / best / "model.safetensors"
+    )
+
+
+def test_surface_of_a_run_is_written_drawn_and_continued(runs, place, command, monkeypatch):
+    words = (
+        "surface", runs / "maml", *TASKS, "--points", 3, "--span", 0.5, "--out", "s.nc", "--seed",
+    )  # fmt: skip
+    status, out, err = command(*words, 7)
+    assert status == 0
+    assert out.startswith("s.nc and s.html: loss ")
+    assert err.splitlines()[-1] == "surface: 9/9"
+    surface = load("s.nc")
+    assert surface["loss"].shape == (3, 3)
+    assert [surface.attrs[name] for name in ("label", "span", "seed")] == ["maml", 0.5, 7]
+    assert f"{surface.attrs['centre_loss']:.6g}" in out
+    page = (place / "s.html").read_text(encoding="utf-8")
+    assert "<script src" not in page
+    assert "Plotly.newPlot" in page
+    before = (place / "s.nc").read_bytes()
+
+    def fail(*_):
+        raise AssertionError("evaluated again")
+
+    for name in ("metrics", "losses", "value"):
+        monkeypatch.setattr(f"sharpmaml.objective.MetaObjective.{name}", fail)
+    assert command(*words, 7)[0] == 0
+    status, out, err = command(*words, 8, "--quiet")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: s.nc holds another surface: plane.seed is 7 there and 8 here")
+    assert err.count("\n") == 1
+    assert (place / "s.nc").read_bytes() == before
+
+
+def test_an_interrupted_surface_is_kept_and_continued(place, command, monkeypatch):
+    from landscape.objective import DataObjective
+
+    real, calls = DataObjective.metrics, []
+
+    def metrics(self, theta):
+        calls.append(theta)
+        if len(calls) == 4:  # one to see that the data fit, two points
+            raise KeyboardInterrupt
+        return real(self, theta)
+
+    monkeypatch.setattr(DataObjective, "metrics", metrics)
+    words = ("surface", *LINEAR, "--points", 5, "--axes", 1, "--out", "line.nc", "--quiet")
+    status, out, err = command(*words)
+    assert (status, out) == (130, "")
+    assert err.startswith("error: interrupted")
+    assert err.count("\n") == 1
+    assert int(load("line.nc")["evaluated"].sum()) == 2
+    assert command(*words)[0] == 0
+    assert len(calls) == 4 + 1 + 3
+    assert bool(load("line.nc")["evaluated"].all())
+
+
+def test_a_line_of_a_file_is_the_loss(place, command):
+    words = ("--axes", 1, "--points", 5, "--normalize", "none", "--out", "line.nc", "--quiet")
+    status, _, err = command("surface", *LINEAR, *words)
+    assert (status, err) == (0, "")
+    line = load("line.nc")
+    assert line["loss"].dims == ("alpha",)
+    # A parabola: its curvature is that of the Hessian along the direction, which has no bias.
+    a, loss = line["alpha"].values, line["loss"].values
+    with np.load("d.npz") as arrays:
+        residual = arrays["x"] @ np.array([1.0, -2.0, 0.5]) + np.float32(0.3) - arrays["y"][:, 0]
+    assert line["loss"].sel(alpha=0).item() == pytest.approx(np.mean(residual**2))
+    fit = np.polyfit(a, loss, 2)
+    np.testing.assert_allclose(np.polyval(fit, a), loss, rtol=1e-10)
+    assert (place / "line.html").stat().st_size > 1e5
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_hessian_is_the_dense_one(place, command, method):
+    status, out, err = command(
+        "hessian", *LINEAR, "-k", 4, "--method", method, "--tol", 1e-6, "--json"
+    )
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    values = [row["value"] for row in found["eigenvalues"]]
+    exact = np.linalg.eigvalsh(dense_hessian(place))[::-1]
+    np.testing.assert_allclose(values, exact, rtol=1e-6)
+    for row, value in zip(found["eigenvalues"], exact, strict=True):
+        assert row["interval"][0] - 1e-12 <= value <= row["interval"][1] + 1e-12
+    assert found["converged"] is True
+    assert found["objective"]["checkpoint"] == read_weights("w.pt").fingerprint
+    assert found["method"] == method
+
+
+def test_hessian_as_text_and_from_the_other_end(place, command):
+    status, out, err = command("hessian", *LINEAR, "-k", 1, "--which", "SA")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    smallest = np.linalg.eigvalsh(dense_hessian(place))[0]
+    assert float(lines[1].split()[0]) == pytest.approx(smallest, rel=1e-3)
+    assert lines[-1].endswith("products")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_unconverged_hessian_is_printed_and_is_an_error(place, command, unconverged, form):
+    status, out, err = command("hessian", *LINEAR, "-k", 2, *form)
+    assert status == 1
+    assert err.startswith("error: not converged")
+    assert err.count("\n") == 1
+    if form:
+        found = json.loads(out)
+        assert found["converged"] is False
+        assert len(found["eigenvalues"]) == 2
+    else:
+        assert "not converged" in out
+
+
+def test_sharpness_of_a_run(runs, command):
+    words = ("sharpness", runs / "maml", *TASKS, "--measures", "sam, gradient_norm", "--seed", 3)
+    status, out, err = command(*words, "--json")
+    assert status == 0
+    assert err.splitlines()[-1] == "sharpness: 2/2"
+    found = json.loads(out)
+    assert [row["name"] for row in found["measures"]] == ["sam", "gradient_norm"]
+    assert found["seed"] == 3
+    assert found["objective"]["tasks"] == 2
+    objective = sharpmaml.meta_objective(runs / "maml", episodes=2, device="cpu")
+    slope = float(objective.gradient(objective.theta).double().norm())
+    assert found["measures"][1]["value"] == pytest.approx(slope, rel=1e-6)
+    status, out, err = command(*words, "--quiet")
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["measure", "sam", "gradient_norm"]
+
+
+def test_all_measures_of_a_file(place, command):
+    status, out, _ = command("sharpness", *LINEAR, "--json", "--quiet")
+    assert status == 0
+    rows = {row["name"]: row for row in json.loads(out)["measures"]}
+    exact = np.linalg.eigvalsh(dense_hessian(place))
+    assert rows["lambda_max"]["value"] == pytest.approx(exact[-1], rel=1e-3)
+    assert rows["trace"]["value"] == pytest.approx(exact.sum(), rel=0.1)
+
+
+def test_doubtful_sharpness_is_printed_and_is_an_error(place, command, unconverged):
+    status, out, err = command(
+        "sharpness", *LINEAR, "--measures", "lambda_max", "--quiet", "--json"
+    )
+    assert status == 1
+    assert json.loads(out)["measures"][0]["name"] == "lambda_max"
+    assert err.startswith("error: not converged")
+    assert err.count("\n") == 1
+
+
+def test_sharpness_that_is_not_finite_is_an_error(place, command):
+    torch.save({"weight": torch.full((1, 3), 1e30), "bias": torch.zeros(1)}, "w.pt")
+    words = [word for word in LINEAR if word not in ("--dtype", "float64")]
+    status, out, err = command("sharpness", *words, "--measures", "sam", "--quiet", "--json")
+    assert status == 1
+    assert json.loads(out)["measures"][0]["value"] == "NaN"
+    assert err == "error: sam is nan\n"
+
+
+def test_compare_two_runs_and_again(runs, place, command, monkeypatch):
+    monkeypatch.setattr("landscape.compare.paper_figures", lambda *_: [])  # slow, tested elsewhere
+    words = (
+        "compare", runs / "maml", runs / "sharp-both", *TASKS, "--points", 3, "--out", "page.html",
+    )  # fmt: skip
+    status, out, err = command(*words)
+    assert (status, out) == (0, "page.html\n")
+    assert "maml: test episodes: sharpness 7/7" in err
+    page = (place / "page.html").read_text(encoding="utf-8")
+    assert "<script src" not in page
+    assert "connect-src" in page or "default-src" in page
+    assert "On test episodes, against maml: sharp-both: λ max " in page
+    kept = {path.name for path in (place / "page").iterdir()}
+    assert kept == {
+        f"{name}-test-episodes{end}"
+        for name in ("maml", "sharp-both")
+        for end in ("-1d.nc", "-2d.nc", ".json")
+    }
+    (place / "page.html").unlink()
+
+    def fail(*_):
+        raise AssertionError("computed again")
+
+    for name in ("gradient", "hvp", "losses"):
+        monkeypatch.setattr(f"sharpmaml.objective.MetaObjective.{name}", fail)
+    status, out, err = command(*words, "--quiet")
+    assert (status, out, err) == (0, "page.html\n", "")
+    assert (place / "page.html").read_text(encoding="utf-8").count("<figure") == page.count(
+        "<figure"
+    )
+
+
+def quick(monkeypatch):
+    """Comparisons of one measure, without surfaces and figures."""
+    from landscape import compare
+
+    class Quick(compare.Comparison):
+        def __init__(self, folder, **options):
+            super().__init__(
+                folder, **options | {"points": 0}, line_points=0, measures=("lambda_max",)
+            )
+
+    monkeypatch.setattr(compare, "Comparison", Quick)
+
+
+def test_compare_names_files_by_what_tells_them_apart(place, command, monkeypatch):
+    quick(monkeypatch)
+    for name in ("a", "b"):
+        (place / name).mkdir()
+        shutil.copy("w.pt", place / name / "w.pt")
+    status, out, err = command(
+        "compare", "a/w.pt", "b/w.pt", *LINEAR[1:], "--out", "p.html", "--quiet"
+    )
+    assert (status, out, err) == (0, "p.html\n", "")
+    assert "On data, against a/w.pt: b/w.pt: λ max +0 %." in (place / "p.html").read_text("utf-8")
+    status, out, err = command("compare", "w.pt", "w.pt", *LINEAR[1:], "--out", "q.html", "--quiet")
+    assert status == 1
+    assert "cannot be told from 'w.pt'" in err
+    assert not (place / "q.html").exists()
+
+
+def test_a_doubtful_comparison_is_written_and_is_an_error(place, command, monkeypatch, unconverged):
+    quick(monkeypatch)
+    shutil.copy("w.pt", "v.pt")
+    status, out, err = command("compare", "w.pt", "v.pt", *LINEAR[1:], "--out", "p.html", "--quiet")
+    assert (status, out) == (1, "p.html\n")
+    assert err.startswith("error: w.pt, data: λ max: not converged")
+    assert "v.pt, data: λ max: not converged" in err
+    assert err.count("\n") == 1
+    assert "What to distrust" in (place / "p.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (("inspect", "none.pt"), 1, "none.pt does not exist"),
+        (("inspect", "."), 1, "has no checkpoint in it"),
+        (("surface", "none"), 1, "none does not exist"),
+        (("surface", "w.pt"), 1, "add --model"),
+        (("surface", *LINEAR, "--points", 1), 1, "points is 1"),
+        (("surface", *LINEAR, "--axes", 3), 1, "axes is 3"),
+        (("surface", *LINEAR, "--normalize", "best"), 1, "'best'"),
+        (("surface", *LINEAR, "--out", "s.html"), 1, "expected a name ending in .nc"),
+        (("surface", *LINEAR, "--out", "no/s.nc"), 1, "the folder no does not exist"),
+        (("hessian", "w.pt", "--model", "net.py:make"), 1, "--data file.npz"),
+        (("hessian", *LINEAR, "-k", 5), 1, "k is 5"),
+        (("hessian", *LINEAR, "--which", "XX"), 1, "'XX'"),
+        (("hessian", *LINEAR, "-k", 1, "--norm", "recalibrate"), 1, "no derivatives"),
+        (("hessian", *LINEAR[:-4], "--dtype", "float16"), 1, "--dtype is 'float16'"),
+        (
+            ("hessian", "w.pt", "--model", "net.py:classifier", *LINEAR[3:]),
+            1,
+            "another architecture",
+        ),
+        (("sharpness", *LINEAR, "--measures", "sam,flat"), 1, "unknown measure 'flat'"),
+        (("compare", "w.pt"), 1, "1 checkpoint given"),
+        (("compare",), 1, "0 checkpoint given"),
+        (("compare", "w.pt", "w.pt", "--out", "page"), 1, "expected a name ending in .html"),
+        (("hessian",), 2, "CHECKPOINT"),
+        (("hessian", *LINEAR, "-k", "few"), 2, "-k"),
+        (("hessian", *LINEAR, "--lost", "x"), 2, "--lost"),
+        (("hessain", "w.pt"), 2, "hessain"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(place, command, words, status, text):
+    before = sorted(place.rglob("*"))
+    code, out, err = command(*words)
+    assert (code, out) == (status, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert text in err
+    after = [path for path in sorted(place.rglob("*")) if "__pycache__" not in path.parts]
+    assert after == before
+
+
+def test_a_folder_of_ours_takes_no_other_network_or_data(runs, command):
+    status, out, err = command("hessian", runs / "maml", "--model", "net.py:make")
+    assert (status, out) == (1, "")
+    assert "leave out --model and --data" in err
+
+
+def test_data_of_another_shape_is_one_line(place, command):
+    np.savez("wide.npz", x=np.ones((4, 7)), y=np.ones((4, 1)))
+    words = [word if word != "d.npz" else "wide.npz" for word in LINEAR]
+    status, out, err = command("surface", *words)
+    assert (status, out) == (1, "")
+    assert "do not fit together: RuntimeError" in err
+    assert err.count("\n") == 1
+
+
+def test_version(command):
+    status, out, err = command("--version")
+    assert (status, err) == (0, "")
+    assert out.strip()[0].isdigit()
