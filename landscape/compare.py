@@ -176,6 +176,7 @@ class Comparison:
         lead: str = "",
         tables: Sequence[Table] = (),
         settings: Mapping[str, Any] | None = None,
+        figures: bool = True,
     ) -> Path:
         """Write the page, and the vector figures into the folder.
 
@@ -185,6 +186,7 @@ class Comparison:
             lead: the question and its answer; paragraphs separated by empty lines.
             tables: put before the tables of flatness numbers.
             settings: everything else that changes a number.
+            figures: whether to draw the vector figures too, which takes some seconds.
         """
         chosen = {
             "span": self.span, "points": self.points, "line points": self.line_points,
@@ -192,7 +194,8 @@ class Comparison:
             "measure settings": {k: dict(v) for k, v in self.settings.items()},
             "torch": torch.__version__,
         }  # fmt: skip
-        paper_figures(self.folder / "figures", self.subjects)
+        if figures:
+            paper_figures(self.folder / "figures", self.subjects)
         return comparison_page(
             path,
             self.subjects,

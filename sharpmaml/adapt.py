@@ -3,48 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor
 from torch.func import grad
 
+from sharpmaml.inner import InnerLoop
 from sharpmaml.perturb import RULES
-
-EPS_GRAD = ("detach", "through")
-
-
-@dataclass(frozen=True)
-class InnerLoop:
-    """How a task is adapted to.
-
-    Attributes:
-        steps: gradient steps on the support loss; 0 leaves the initialization as it is.
-        rate: inner learning rate, β_low of Abbas et al. 2022.
-        lower: radius α_low of the ascent before each step; 0 is MAML.
-        eps_grad: ``"detach"`` holds the ascent constant in the meta-gradient (SAM's convention),
-            ``"through"`` differentiates it (the released Sharp-MAML code).
-        first_order: treat the inner gradients as constants (FOMAML).
-        perturbation: rule of the ascent, a name in ``sharpmaml.perturb.RULES``.
-    """
-
-    steps: int = 1
-    rate: float = 0.4
-    lower: float = 0.0
-    eps_grad: str = "detach"
-    first_order: bool = False
-    perturbation: str = "sam"
-
-    def __post_init__(self) -> None:
-        if self.eps_grad not in EPS_GRAD:
-            raise ValueError(
-                f"eps_grad is {self.eps_grad!r}: expected one of {', '.join(EPS_GRAD)}"
-            )
-        if self.perturbation not in RULES:
-            raise ValueError(
-                f"unknown perturbation {self.perturbation!r}: expected one of {', '.join(RULES)}"
-            )
-        if self.steps < 0 or self.lower < 0:
-            raise ValueError(f"steps ({self.steps}) and lower ({self.lower}) cannot be negative")
 
 
 def adapt(loss: Callable[[Tensor], Tensor], theta: Tensor, inner: InnerLoop) -> Tensor:

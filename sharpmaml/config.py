@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharpmaml.adapt import InnerLoop
+from sharpmaml.inner import InnerLoop
 
 _COUNTS = (
     "iterations", "meta_batch", "ways", "shots", "queries", "channels",

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharpmaml import device as devices
-from sharpmaml.adapt import InnerLoop
 from sharpmaml.checkpoint import Checkpoint, read
+from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Task, meta_loss
 from sharpmaml.tasks import CheckpointTasks
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sharpmaml.adapt import InnerLoop, adapt
+from sharpmaml.adapt import adapt
+from sharpmaml.inner import InnerLoop
 from sharpmaml.perturb import RULES
 
 Aux = Mapping[str, Tensor]

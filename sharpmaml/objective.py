@@ -12,8 +12,8 @@ from torch import Tensor
 from landscape.objective import hvp_of, standard_error
 from landscape.space import ParameterSpace
 from sharpmaml import device as devices
-from sharpmaml.adapt import InnerLoop
 from sharpmaml.checkpoint import Checkpoint, read
+from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Task, meta_gradient, meta_loss
 from sharpmaml.tasks import CheckpointTasks
 

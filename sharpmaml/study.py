@@ -26,7 +26,7 @@ class Study:
     """What is measured of every run; all runs on the same episodes, tasks, directions and draws.
 
     Attributes:
-        out: folder of the page; what was measured is kept in ``out/measurements`` and reused.
+        out: folder of the page; what was measured is kept beside it and reused.
         test_episodes: episodes behind an accuracy.
         tasks: tasks behind the meta objective.
         points: points on each axis of the surfaces; 0 leaves them out.
@@ -35,6 +35,8 @@ class Study:
         settings: settings of the measures, by name.
         seed: of test episodes, tasks, directions and draws.
         device: where to compute.
+        figures: whether to draw vector figures beside the page.
+        folder: name of the folder in ``out`` where measurements are kept.
     """
 
     out: Path
@@ -46,6 +48,8 @@ class Study:
     settings: Mapping[str, Mapping[str, Any]]
     seed: int = 0
     device: str = "auto"
+    figures: bool = True
+    folder: str = "measurements"
 
     def measure(
         self,
@@ -85,7 +89,7 @@ class Study:
     def comparison(self) -> Comparison:
         """An empty comparison with the settings of this study."""
         return Comparison(
-            self.out / "measurements",
+            self.out / self.folder,
             points=self.points,
             line_points=self.line_points,
             seed=self.seed,
@@ -115,11 +119,12 @@ class Study:
             lead=_lead(scores, together, self.tasks, recipe),
             tables=[accuracy],
             settings={"command": recipe},
+            figures=self.figures,
         )
         return page, [accuracy, *together.tables()]
 
     def _score(self, given: Checkpoint, split: str) -> Evaluation:
-        kept = self.out / "measurements" / f"scores-{given.fingerprint}-{split}-{self.seed}.json"
+        kept = self.out / self.folder / f"scores-{given.fingerprint}-{split}-{self.seed}.json"
         try:
             record = json.loads(kept.read_text(encoding="utf-8"))
             scores = np.asarray(record["scores"], dtype=np.float64)

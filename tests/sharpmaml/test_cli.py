@@ -1,6 +1,8 @@
 """The command: results on standard output, errors as one line on standard error, the right exit status."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -114,3 +116,9 @@ def test_interrupt_is_130_and_one_line(capsys, monkeypatch, sine_run):
     monkeypatch.setattr("sharpmaml.evaluation.evaluate", interrupted)
     status, _, err = run(capsys, "evaluate", sine_run)
     assert status == 130 and len(err.strip().splitlines()) == 1
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sharpmaml, sharpmaml.cli, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from landscape.space import ParameterSpace
-from sharpmaml.adapt import InnerLoop, adapt
+from sharpmaml.adapt import adapt
+from sharpmaml.inner import PERTURBATIONS, InnerLoop
 from sharpmaml.meta import Task, meta_gradient
 from sharpmaml.objective import MetaObjective
-from sharpmaml.perturb import asam, sam
+from sharpmaml.perturb import RULES, asam, sam
 
 F64 = torch.float64
 BETA = 0.1
@@ -266,3 +267,7 @@ def test_task_order_does_not_matter():
 def test_bad_settings_say_what_is_expected(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_every_named_rule_exists():
+    assert tuple(RULES) == PERTURBATIONS

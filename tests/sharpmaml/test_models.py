@@ -9,7 +9,7 @@ from torch.func import functional_call
 from landscape.objective import hvp_of
 from landscape.space import ParameterSpace
 from sharpmaml import models
-from sharpmaml.adapt import InnerLoop
+from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Task, meta_gradient, meta_loss
 
 F64 = torch.float64
