@@ -168,29 +168,20 @@ def _shown(config: TrainConfig) -> dict[str, Any]:
 
 
 def _accuracy_table(scores: Mapping[str, Mapping[str, Evaluation]]) -> Table:
-    first = next(iter(scores.values()))
-    metric = first["test"].metric
-    columns = [
-        "",
-        *(f"{split} classes" for split in SPLITS),
-        "difference to the first, test classes",
-    ]
+    base = next(iter(scores.values()))["test"]
+    scale, unit = (100.0, ", %") if base.metric == "accuracy" else (1.0, "")
+
+    def cell(mean: float, ci: float) -> Cell:
+        return Cell(scale * mean, low=scale * (mean - ci), high=scale * (mean + ci))
+
     rows: list[Sequence[Cell | str]] = []
-    for of in scores.values():
-        shown = [
-            Cell(of[s].mean, low=of[s].mean - of[s].ci95, high=of[s].mean + of[s].ci95)
-            for s in SPLITS
-        ]
-        if of is first:
-            paired: Cell = Cell(None)
-        else:
-            mean, ci = of["test"].difference(first["test"])
-            paired = Cell(mean, low=mean - ci, high=mean + ci)
-        rows.append([next(k for k, v in scores.items() if v is of), *shown, paired])
-    s = first["test"].settings
+    for label, of in scores.items():
+        paired = Cell(None) if of["test"] is base else cell(*of["test"].difference(base))
+        rows.append([label, *(cell(of[s].mean, of[s].ci95) for s in SPLITS), paired])
+    s = base.settings
     return Table(
-        metric.capitalize(),
-        columns,
+        base.metric.capitalize(),
+        ["", *(f"{split} classes{unit}" for split in SPLITS), "test classes, against the first"],
         rows,
         f"{s['ways']}-way {s['shots']}-shot, {s['queries']} queries a class, {s['inner_steps']} plain "
         f"adaptation steps of {s['inner_rate']}; mean and 95 % interval over {s['episodes']} episodes, the "

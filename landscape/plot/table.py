@@ -192,7 +192,7 @@ def _render(cell: Cell) -> str:
     error = cell.error if cell.error is not None and math.isfinite(cell.error) else None
     ends = [v for v in (cell.low, cell.high) if v is not None and math.isfinite(v)]
     interval = ends if len(ends) == 2 else []
-    largest = max(abs(value), error or 0.0)
+    largest = max(abs(value), error or 0.0, *(abs(end) for end in interval))
     exponent = math.floor(math.log10(largest)) if largest > 0 else 0
     shift = exponent if exponent >= 6 or exponent <= -4 else 0
     unit = 10.0**shift
@@ -221,7 +221,7 @@ def _digits(value: float, decimals: int | None) -> str:
     if decimals is None:  # no uncertainty given: significant digits, but whole numbers in full
         text = f"{value:.{_DIGITS}g}" if abs(value) < 10**_DIGITS else f"{value:.0f}"
     else:
-        text = f"{round(value, decimals):.{max(decimals, 0)}f}"
+        text = f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no negative zero
     return text.replace("-", "−")
 
 

@@ -62,3 +62,11 @@ def test_latex_escape_leaves_no_command() -> None:
 def test_ragged_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="row 1 has 1 entries, expected 2"):
         Table("t", ["a", "b"], [["x", "y"], ["x"]])
+
+
+def test_a_value_of_rounding_noise_takes_the_unit_of_its_interval():
+    assert str(Cell(5e-9, low=-0.03, high=0.03)) == "0.00 [−0.03, 0.03]"
+
+
+def test_no_negative_zero():
+    assert str(Cell(0.012, low=-0.0004, high=0.03)) == "0.012 [0.000, 0.030]"
