@@ -91,11 +91,11 @@ def run_demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
 
 def _side_by_side(study: Study, configs: dict[Path, TrainConfig]) -> None:
     context = multiprocessing.get_context("spawn")
-    reports: Any = context.Queue()
+    reports, halt = context.Queue(), context.Event()
     workers = min(len(configs), os.cpu_count() or 1)
     with (
         console.progress_board() as board,
-        ProcessPoolExecutor(workers, context, _start_worker, (reports,)) as pool,
+        ProcessPoolExecutor(workers, context, _start_worker, (reports, halt)) as pool,
     ):
         jobs: list[Future[None]] = [
             pool.submit(_one_method, study, run, config) for run, config in configs.items()
@@ -107,7 +107,8 @@ def _side_by_side(study: Study, configs: dict[Path, TrainConfig]) -> None:
                 except queue.Empty:
                     continue
         except KeyboardInterrupt:
-            # The workers were interrupted too, and save their state before they end.
+            # The workers were interrupted too, and save their state; none may take up the next method.
+            halt.set()
             pool.shutdown(cancel_futures=True)
             raise
         for job in jobs:
@@ -115,13 +116,14 @@ def _side_by_side(study: Study, configs: dict[Path, TrainConfig]) -> None:
 
 
 _reports: Any = None
+_halt: Any = None
 
 
-def _start_worker(reports: Any) -> None:
+def _start_worker(reports: Any, halt: Any) -> None:
     import torch
 
-    global _reports
-    _reports = reports
+    global _reports, _halt
+    _reports, _halt = reports, halt
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an idle worker has nothing to save or to say
 
@@ -132,6 +134,8 @@ def _one_method(study: Study, run: Path, config: TrainConfig) -> None:
 
     def tell(done: int, total: int, what: str) -> None:
         nonlocal told
+        if _halt.is_set():
+            raise KeyboardInterrupt
         if done in (0, total) or time.monotonic() - told > 0.3:
             told = time.monotonic()
             _reports.put((label, done, total, what))

@@ -142,12 +142,12 @@ def train(
                 saved = save(step)
                 if is_best:
                     _write_json(run / "best.json", {"checkpoint": saved.name, **best})
-            if progress:
-                progress(record)
             if interrupted:
                 if saved is None or saved.name != f"step_{step:06d}":
                     save(step)
                 raise _interruption(interrupted[0])
+            if progress:
+                progress(record)
     return Run(run, step, checkpoints.locate(run))
 
 
