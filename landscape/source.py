@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from landscape import device as devices
 from landscape.checkpoint import Weights, read_weights
 from landscape.objective import DataObjective, Objective
 from landscape.resolve import resolve, said
@@ -129,7 +130,7 @@ def data_objective(
             f"--model {model!r} made a {type(network).__name__}, expected a torch.nn.Module"
         )
     _fill(network, weights)
-    network.to(_device(device), None if dtype is None else getattr(torch, dtype))
+    network.to(devices.resolve(device), None if dtype is None else getattr(torch, dtype))
     given = _arrays(Path(data)) if data.endswith(".npz") else _made(data, "--data")
     chosen = resolve(loss, "--loss") if ":" in loss else loss
     try:
@@ -158,19 +159,6 @@ def _made(name: str, what: str) -> Any:
         return factory()
     except Exception as error:  # the user's own code runs here, and may raise anything
         raise ValueError(f"{what} {name!r} failed: {said(error)}") from error
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-        )
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device {name!r} is not usable here: {str(error).splitlines()[0]}"
-        ) from None
-    return device
 
 
 def _arrays(path: Path) -> tuple[torch.Tensor, torch.Tensor]:

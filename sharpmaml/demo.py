@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from landscape import console
-from sharpmaml import device as devices
+from landscape import device as devices
 from sharpmaml.checkpoint import LABELS
 from sharpmaml.config import TrainConfig
 from sharpmaml.data import load_images

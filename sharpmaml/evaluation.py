@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharpmaml import device as devices
+from landscape import device as devices
 from sharpmaml.checkpoint import Checkpoint, read
 from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Task, meta_loss

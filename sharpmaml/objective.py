@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape import device as devices
 from landscape.objective import hvp_of, standard_error
 from landscape.space import ParameterSpace
-from sharpmaml import device as devices
 from sharpmaml.checkpoint import Checkpoint, read
 from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Task, meta_gradient, meta_loss

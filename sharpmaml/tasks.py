@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from landscape import device as devices
 from landscape.space import ParameterSpace
-from sharpmaml import device as devices
 from sharpmaml.checkpoint import Checkpoint
 from sharpmaml.data import Episode, make_source
 from sharpmaml.meta import Aux, Task

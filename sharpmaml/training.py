@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape import device as devices
 from landscape.space import ParameterSpace
 from sharpmaml import checkpoint as checkpoints
-from sharpmaml import device as devices
 from sharpmaml import models
 from sharpmaml.config import TrainConfig
 from sharpmaml.data import TaskSource, make_source

@@ -166,7 +166,7 @@ def test_another_architecture_is_told_name_by_name(place):
         ({"loss": "no_such_loss"}, "unknown loss 'no_such_loss'"),
         ({"loss": "relu"}, "do not fit together: TypeError"),
         ({"norm": "group"}, "unknown norm mode 'group'"),
-        ({"device": "quantum"}, "--device 'quantum' is not usable here"),
+        ({"device": "quantum"}, "device 'quantum' is not usable here"),
     ],
 )
 def test_refusals(place, options, expected):
