@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from landscape.plot.table import Cell
 from landscape.sharpness import SharpnessReport
 from sharpmaml.checkpoint import LABELS, read
 from sharpmaml.config import TrainConfig
@@ -97,13 +98,13 @@ def rows(ways: int, seed: int) -> list[str]:
 
 def numbers(report: SharpnessReport) -> list[str]:
     top, trace, sam = report["lambda_max"], report["trace"], report["sam"]
-    assert top.interval is not None
-    half = (top.interval[1] - top.interval[0]) / 2
-    return [
-        f"{top.value:.3g} ± {half:.1g}",
-        f"{trace.value:.3g} ± {trace.stderr:.2g}",
-        f"{sam.value:.3f} ± {sam.stderr:.3f}",
+    low, high = top.interval or (None, None)
+    cells = [
+        Cell(top.value, low=low, high=high),
+        Cell(trace.value, trace.stderr),
+        Cell(sam.value, sam.stderr),
     ]
+    return [str(cell) for cell in cells]
 
 
 def main() -> None:

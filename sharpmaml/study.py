@@ -210,8 +210,8 @@ def _lead(
         f"{len(names)} initializations, trained from the same weights on the same episodes of {config['data']} "
         f"({config['ways']}-way {config['shots']}-shot), measured on one and the same function: the plain MAML "
         f"meta loss over {tasks} fixed tasks, {config['inner_steps']} adaptation steps, no perturbation.\n\n"
-        f"Flatter than {names[0]}? {' '.join(study.verdict())} A change that is smaller than the errors in "
-        "the tables is none.\n\n"
-        f"Better on unseen classes? {'; '.join(gains)} (paired by episode, 95 %).\n\n"
+        f"Flatter than {names[0]}? A change that is smaller than the errors in the tables is none.\n\n"
+        + "".join(f"{sentence}\n\n" for sentence in study.verdict())
+        + f"Better on unseen classes? {'; '.join(gains)} (paired by episode, 95 %).\n\n"
         f"Made by: {recipe}"
     )
