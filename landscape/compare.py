@@ -35,7 +35,7 @@ _HEADINGS = {
     "trace": "trace",
     "sam": "SAM",
     "asam": "ASAM",
-    "worst_l2": "worst case l2",
+    "worst_l2": "worst case",
     "average": "average case",
 }
 

@@ -195,16 +195,21 @@ def _lead(
     """What was asked, what came out (in numbers, not adjectives), and how to make the page again."""
     names = list(scores)
     base = scores[names[0]]["test"]
+    scale, unit = (100.0, " points") if base.metric == "accuracy" else (1.0, "")
     gains = []
     for name in names[1:]:
         mean, ci = scores[name]["test"].difference(base)
-        if abs(mean) <= ci:
-            gains.append(
-                f"{name} cannot be told from {names[0]} ({100 * mean:+.1f} ± {100 * ci:.1f} points)"
-            )
-        else:
-            word = "better" if mean > 0 else "worse"
-            gains.append(f"{name} is {word} by {100 * abs(mean):.1f} ± {100 * ci:.1f} points")
+        shown = Cell(scale * mean, low=scale * (mean - ci), high=scale * (mean + ci))
+        # Of an error, less is better.
+        gain = mean if base.metric == "accuracy" else -mean
+        word = (
+            "cannot be told from"
+            if abs(mean) <= ci
+            else "is better than"
+            if gain > 0
+            else "is worse than"
+        )
+        gains.append(f"{name} {word} {names[0]} ({shown}{unit})")
     config = base.settings
     return (
         f"{len(names)} initializations, trained from the same weights on the same episodes of {config['data']} "
@@ -212,6 +217,6 @@ def _lead(
         f"meta loss over {tasks} fixed tasks, {config['inner_steps']} adaptation steps, no perturbation.\n\n"
         f"Flatter than {names[0]}? A change that is smaller than the errors in the tables is none.\n\n"
         + "".join(f"{sentence}\n\n" for sentence in study.verdict())
-        + f"Better on unseen classes? {'; '.join(gains)} (paired by episode, 95 %).\n\n"
+        + f"Better on unseen classes? {'; '.join(gains)}; differences are paired by episode, with 95 % intervals.\n\n"
         f"Made by: {recipe}"
     )

@@ -249,5 +249,5 @@ def test_the_caption_states_the_radii_in_use(tmp_path):
     made.add("a", {"data": bowl()})
     caption = made.tables()[0].caption
     assert caption.endswith(
-        "Radii: SAM: ρ = 0.125, ASAM: ρ = 0.5, worst case l2: ρ = 0.05, average case: σ = 0.01."
+        "Radii: SAM: ρ = 0.125, ASAM: ρ = 0.5, worst case: ρ = 0.05, average case: σ = 0.01."
     )
