@@ -248,3 +248,16 @@ def test_a_small_change_of_the_start_changes_nothing_that_matters():
     values = [eigenpairs(objective, k=2, tol=1e-8, seed=s).values for s in range(4)]
     for other in values[1:]:
         torch.testing.assert_close(values[0], other, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_a_large_eigenvalue_of_the_other_sign_hides_nothing(method):
+    """Next to -900, a pair near 0 has a residual under 1 % of the norm after three products: not the top."""
+    bulk = np.random.default_rng(0).standard_normal(2000) * 0.05
+    diagonal = torch.from_numpy(np.concatenate([[-900.0, 70.0], bulk]))
+    objective = FunctionObjective(
+        lambda t: 0.5 * (diagonal * t * t).sum(), torch.zeros(2002).double()
+    )
+    pairs = eigenpairs(objective, k=1, method=method, which="LA", tol=1e-2, max_products=2000)
+    assert pairs.converged
+    assert float(pairs.values[0]) == pytest.approx(70, rel=1e-2)
