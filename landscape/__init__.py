@@ -23,7 +23,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "objective": ["DataObjective", "FunctionObjective", "Objective"],
         "space": ["ParameterSpace"],
         "spectrum": ["ConvergenceWarning", "Eigenpairs", "Trace", "eigenpairs", "trace"],
-        "surface": ["evaluate", "load", "save"],
+        "store": ["load", "save"],
+        "surface": ["evaluate"],
     },
 )
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from landscape.objective import DataObjective, FunctionObjective, Objective
     from landscape.space import ParameterSpace
     from landscape.spectrum import ConvergenceWarning, Eigenpairs, Trace, eigenpairs, trace
-    from landscape.surface import evaluate, load, save
+    from landscape.store import load, save
+    from landscape.surface import evaluate
 
 __version__ = "0.1.0"

@@ -18,12 +18,9 @@ import xarray as xr
 
 from landscape.directions import Plane
 from landscape.objective import Objective, digest
-
-SCHEMA = "landscape.surface/1"
-"""Name and version of the file format, written down in ``docs/schema.md``."""
+from landscape.store import SCHEMA, encoded, json_text, load, save, writable
 
 _SAVE_EVERY = 10.0  # seconds between two saves of an unfinished surface
-_LISTS = ("ignore", "direction_norms")  # NetCDF gives lists of one back as scalars
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -70,7 +67,7 @@ def evaluate(
     """
     grid, low_high = _grid(plane, span, points)
     surface = _blank(objective, plane, grid, low_high, label)
-    path = None if out is None else _writable(out)
+    path = None if out is None else writable(out)
     if path is not None and path.exists():
         surface = _continued(path, surface)
     order = _order(surface)
@@ -92,55 +89,6 @@ def evaluate(
         # Whatever ends the run, an interrupt or an error at one point, the work done is kept.
         if path is not None:
             save(surface, path)
-    return surface
-
-
-def save(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:
-    """Write a surface as NetCDF-4: the file appears whole or not at all.
-
-    Attributes that NetCDF cannot hold (None, booleans, mappings) are written as JSON text.
-
-    Args:
-        surface: what :func:`evaluate` returned.
-        path: file to write or to replace.
-
-    Raises:
-        ValueError: the folder does not exist, or ``path`` is a folder.
-        OSError: the disk refuses; no partial file is left behind.
-    """
-    target = _writable(path)
-    encoded = surface.drop_encoding()
-    encoded.attrs = {name: _encoded(value) for name, value in surface.attrs.items()}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        encoded.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Read a surface into memory; the file is closed again.
-
-    Raises:
-        ValueError: no such file, not a NetCDF file, cut short, or not a surface of this schema.
-    """
-    source = Path(path)
-    if not source.is_file():
-        raise ValueError(f"{source}: no such file")
-    try:
-        with xr.open_dataset(source, engine="h5netcdf") as dataset:
-            surface = dataset.load().drop_encoding()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{source}: not a NetCDF file, or cut short ({reason})") from error
-    schema = surface.attrs.get("schema")
-    if schema != SCHEMA:
-        raise ValueError(f"{source}: not a surface file: schema is {schema!r}, expected {SCHEMA!r}")
-    missing = [name for name in ("loss", "evaluated", "alpha") if name not in surface.variables]
-    if missing:
-        raise ValueError(f"{source}: not a whole surface: variable {missing[0]!r} is missing")
-    surface.attrs = {name: _decoded(name, value) for name, value in surface.attrs.items()}
     return surface
 
 
@@ -171,7 +119,7 @@ def _blank(
     shape = (len(grid),) * plane.axes
     low, high = span
     hashes = {"origin_sha256": digest([plane.origin]), "basis_sha256": digest([plane.basis])}
-    settings = {"objective": _json(objective.settings), "plane": _json(plane.settings)}
+    settings = {"objective": json_text(objective.settings), "plane": json_text(plane.settings)}
     attrs: dict[str, Any] = {
         "schema": SCHEMA,
         "label": label,
@@ -180,13 +128,13 @@ def _blank(
         "axes": plane.axes,
         "normalize": str(plane.settings.get("normalize", "none")),
         "ignore": list(plane.settings.get("ignore", [])),
-        "seed": _encoded(plane.settings.get("seed")),
+        "seed": encoded(plane.settings.get("seed")),
         "direction_norms": list(plane.norms),
         "direction_cosine": plane.cosine,
         "origin_norm": float(plane.origin.double().norm()),
         **hashes,
         **settings,
-        "fingerprint": hashlib.sha256(_json([hashes, settings]).encode()).hexdigest(),
+        "fingerprint": hashlib.sha256(json_text([hashes, settings]).encode()).hexdigest(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "landscape_version": _version(),
         "torch_version": str(torch.__version__),
@@ -266,31 +214,6 @@ def _set_centre(surface: xr.Dataset, loss: float, path: Path | None) -> None:
             "give another out=, or delete the file"
         )
     surface.attrs.setdefault("centre_loss", loss)
-
-
-def _writable(path: str | os.PathLike[str]) -> Path:
-    target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"{target} is a folder: give the name of a file in it")
-    if not target.parent.is_dir():
-        raise ValueError(f"cannot write {target}: the folder {target.parent} does not exist")
-    return target
-
-
-def _encoded(value: Any) -> Any:
-    if value is None or isinstance(value, bool | np.bool_ | Mapping):
-        return _json(bool(value) if isinstance(value, np.bool_) else value)
-    return value
-
-
-def _decoded(name: str, value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    return [value] if name in _LISTS and not isinstance(value, list) else value
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _version() -> str:

@@ -9,7 +9,7 @@ import torch
 import sharpmaml
 from landscape.checkpoint import read_weights
 from landscape.cli import main
-from landscape.surface import load
+from landscape.store import load
 
 NET = """
 import torch

@@ -78,3 +78,13 @@ except SystemExit as stop:
     )
     for command in ("inspect", "surface", "hessian", "sharpness", "compare"):
         assert f" {command} " in done.stdout
+
+
+def test_a_saved_surface_is_read_and_drawn_without_torch(tmp_path):
+    import torch
+
+    bowl = landscape.FunctionObjective(lambda t: (t * t).sum(), torch.ones(3))
+    plane = landscape.random_plane(bowl, axes=1)
+    landscape.evaluate(bowl, plane, points=3, out=tmp_path / "line.nc")
+    code = f"import landscape; landscape.plot.line(landscape.load({str(tmp_path / 'line.nc')!r}))"
+    assert "torch" not in loaded_after(code)

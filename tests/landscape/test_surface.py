@@ -11,7 +11,8 @@ from problems import conv_net, conv_objective, images, normal, quadratic, symmet
 import landscape.surface as subject
 from landscape.directions import Plane, interpolation, random_plane
 from landscape.objective import DataObjective, FunctionObjective
-from landscape.surface import evaluate, load, save
+from landscape.store import load, save
+from landscape.surface import evaluate
 
 
 def stop_after(count):

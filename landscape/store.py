@@ -1,0 +1,94 @@
+"""Surfaces on disk: NetCDF files that appear whole or not at all. No torch: a saved surface is just numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+SCHEMA = "landscape.surface/1"
+"""Name and version of the file format, written down in ``docs/schema.md``."""
+
+_LISTS = ("ignore", "direction_norms")  # NetCDF gives lists of one back as scalars
+
+
+def save(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a surface as NetCDF-4: the file appears whole or not at all.
+
+    Attributes that NetCDF cannot hold (None, booleans, mappings) are written as JSON text.
+
+    Args:
+        surface: what :func:`landscape.evaluate` returned.
+        path: file to write or to replace.
+
+    Raises:
+        ValueError: the folder does not exist, or ``path`` is a folder.
+        OSError: the disk refuses; no partial file is left behind.
+    """
+    target = writable(path)
+    whole = surface.drop_encoding()
+    whole.attrs = {name: encoded(value) for name, value in surface.attrs.items()}
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        whole.to_netcdf(temporary, engine="h5netcdf")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a surface into memory; the file is closed again.
+
+    Raises:
+        ValueError: no such file, not a NetCDF file, cut short, or not a surface of this schema.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ValueError(f"{source}: no such file")
+    try:
+        with xr.open_dataset(source, engine="h5netcdf") as dataset:
+            surface = dataset.load().drop_encoding()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{source}: not a NetCDF file, or cut short ({reason})") from error
+    schema = surface.attrs.get("schema")
+    if schema != SCHEMA:
+        raise ValueError(f"{source}: not a surface file: schema is {schema!r}, expected {SCHEMA!r}")
+    missing = [name for name in ("loss", "evaluated", "alpha") if name not in surface.variables]
+    if missing:
+        raise ValueError(f"{source}: not a whole surface: variable {missing[0]!r} is missing")
+    surface.attrs = {name: _decoded(name, value) for name, value in surface.attrs.items()}
+    return surface
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """The path, if a file may be written there; ValueError otherwise."""
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: give the name of a file in it")
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write {target}: the folder {target.parent} does not exist")
+    return target
+
+
+def encoded(value: Any) -> Any:
+    """An attribute as NetCDF can hold it."""
+    if value is None or isinstance(value, bool | np.bool_ | Mapping):
+        return json_text(bool(value) if isinstance(value, np.bool_) else value)
+    return value
+
+
+def _decoded(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return [value] if name in _LISTS and not isinstance(value, list) else value
+
+
+def json_text(value: Any) -> str:
+    """JSON with sorted keys: equal settings give equal text."""
+    return json.dumps(value, sort_keys=True, default=str)
