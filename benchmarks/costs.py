@@ -36,6 +36,12 @@ def main() -> None:
     space = ParameterSpace.from_module(model)
     theta = space.flatten(dict(model.named_parameters()))
     tasks = [network_task(model, space, source.episode(i), "classification") for i in range(4)]
+    pooled = models.build("conv4", {"ways": 5, "downsample": "max"})
+    pooled_space = ParameterSpace.from_module(pooled)
+    pooled_theta = pooled_space.flatten(dict(pooled.named_parameters()))
+    pooled_tasks = [
+        network_task(pooled, pooled_space, source.episode(i), "classification") for i in range(4)
+    ]
     v = torch.randn(space.size, generator=torch.Generator().manual_seed(0))
     print(
         f"conv4 (strided, 32 channels, {space.size} parameters), 5-way 1-shot, 15 queries, 4 tasks, 1 inner step,"
@@ -57,6 +63,9 @@ def main() -> None:
             "Sharp-MAML low, through": gradient(lower=ALPHA, eps_grad="through"),
             "Sharp-MAML up": gradient(upper=ALPHA),
             "Sharp-MAML both, detach": gradient(lower=ALPHA, upper=ALPHA),
+            "MAML, conv4 with max-pooling": lambda: meta_gradient(
+                pooled_tasks, pooled_theta, InnerLoop(steps=1, rate=0.4)
+            ),
             "meta loss alone": lambda: objective.metrics(theta),
             "product with the meta-Hessian": lambda: objective.hvp(theta, v),
         }

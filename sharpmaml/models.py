@@ -33,7 +33,7 @@ class BatchStatNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, channels, height, width)`` -> the same shape."""
         # Sums scaled on the small side, and a product instead of a square: the same numbers as mean()
-        # and square(), and a sixth less time in the second-order backward pass.
+        # and square(), and about a seventh less time in the second-order backward pass.
         dims = (0, 2, 3)
         share = x.shape[1] / x.numel()
         centred = x + x.sum(dims, keepdim=True) * -share
@@ -80,8 +80,8 @@ def conv4(
     """Four convolution blocks and a linear head.
 
     ``downsample="max"`` is the network of Vinyals et al. 2016 and of Sharp-MAML, the features flattened;
-    ``"stride"`` is what Finn et al. 2017 use on Omniglot, the features averaged over the image: four
-    times cheaper on a CPU.
+    ``"stride"`` is what Finn et al. 2017 use on Omniglot, the features averaged over the image: less
+    than half the cost on a CPU (``benchmarks/costs.py``).
 
     Input ``(batch, in_channels, image_size, image_size)``, output logits ``(batch, ways)``.
     """
