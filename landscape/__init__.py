@@ -20,19 +20,23 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "directions": ["Plane", "interpolation", "random_plane"],
         "hessian": ["HessianOperator"],
-        "objective": ["DataObjective", "FunctionObjective", "Objective"],
+        "data_objective": ["DataObjective"],
+        "objective": ["FunctionObjective", "Objective"],
         "space": ["ParameterSpace"],
         "spectrum": ["ConvergenceWarning", "Eigenpairs", "Trace", "eigenpairs", "trace"],
         "store": ["load", "save"],
+        "resume": ["merge"],
         "surface": ["evaluate"],
     },
 )
 
 if TYPE_CHECKING:
     from landscape import plot, report, sharpness
+    from landscape.data_objective import DataObjective
     from landscape.directions import Plane, interpolation, random_plane
     from landscape.hessian import HessianOperator
-    from landscape.objective import DataObjective, FunctionObjective, Objective
+    from landscape.objective import FunctionObjective, Objective
+    from landscape.resume import merge
     from landscape.space import ParameterSpace
     from landscape.spectrum import ConvergenceWarning, Eigenpairs, Trace, eigenpairs, trace
     from landscape.store import load, save

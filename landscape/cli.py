@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from landscape import console
-
-if TYPE_CHECKING:
-    from landscape.objective import Objective
+from landscape.cli_source import Flag, Source, Where, require_suffix
+from landscape.cli_surface import merge, surface
 
 app = App(
     name="landscape",
@@ -24,66 +22,10 @@ app = App(
     suppress_keyboard_interrupt=False,  # the exit status and the line are ours
 )
 
-Flag = Annotated[bool, Parameter(negative="")]
-
-
-@dataclass(frozen=True)
-class Source:
-    """What the loss is a loss of. Our own checkpoints need none of it; other files need model and data.
-
-    Attributes:
-        model: package.module:factory or file.py:factory of the network (other checkpoints).
-        data: .npz file with arrays x and y, or a factory of (x, y) batches (other checkpoints).
-        loss: torch.nn.functional name, or package.module:function or file.py:function of
-            (output, y) (other checkpoints).
-        norm: batch-norm statistics: eval, batch or recalibrate (other checkpoints).
-        episodes: number of tasks of a meta objective.
-        episode_seed: seed of those tasks.
-        split: classes of those tasks: train, val or test.
-        data_root: where the data set lies, when it has moved since training.
-        dtype: float32 or float64; the checkpoint's own when left out.
-        device: auto, cpu, cuda or cuda:N.
-    """
-
-    model: str | None = None
-    data: str | None = None
-    loss: str = "cross_entropy"
-    norm: str = "eval"
-    episodes: int = 64
-    episode_seed: int = 0
-    split: str = "test"
-    data_root: Path | None = None
-    dtype: str | None = None
-    device: str = "auto"
-
-    def objective(self, checkpoint: Path) -> Objective:
-        """The objective of a checkpoint."""
-        from landscape import source as sources
-
-        if self.dtype not in (None, "float32", "float64"):
-            raise ValueError(f"--dtype is {self.dtype!r}: expected float32 or float64")
-        schema = sources.describes_itself(checkpoint)
-        if schema is None:
-            return sources.data_objective(
-                checkpoint, self.model, self.data, self.loss, self.norm, self.dtype, self.device
-            )
-        if self.model is not None or self.data is not None:
-            raise ValueError(
-                f"{checkpoint} names its own network and data: leave out --model and --data"
-            )
-        return sources.meta_provider(schema)(
-            checkpoint,
-            episodes=self.episodes,
-            seed=self.episode_seed,
-            dtype=self.dtype,
-            split=self.split,
-            data_root=self.data_root,
-            device=self.device,
-        )
-
-
-Where = Annotated[Source, Parameter(name="*")]
 _SOURCE = Source()
+
+app.command(surface)
+app.command(merge)
 
 
 @app.command
@@ -123,56 +65,6 @@ def inspect(checkpoint: Path, /, *, json: Flag = False) -> None:
         print(f"{name}: {value}")
     for row in rows:
         print(f"{row['name']:40} {row['shape']!s:22} {row['dtype']:9} norm {row['norm']:.6g}")
-
-
-@app.command
-def surface(
-    checkpoint: Path,
-    /,
-    *,
-    out: Path = Path("surface.nc"),
-    points: int = 51,
-    span: float = 1.0,
-    axes: int = 2,
-    normalize: str = "filter",
-    seed: int = 0,
-    quiet: Flag = False,
-    source: Where = _SOURCE,
-) -> None:
-    """Compute a loss surface along random directions; continues OUT when it is there already.
-
-    Args:
-        checkpoint: a checkpoint folder or run folder of ours, or a weights file.
-        out: NetCDF file; the interactive figure is written beside it as .html.
-        points: points on each axis; an odd number puts one on the solution itself.
-        span: half-width of each axis, in units of the direction.
-        axes: 2 for a surface, 1 for a line.
-        normalize: filter (Li et al. 2018), layer, weight or none.
-        seed: of the directions.
-        quiet: no progress on standard error.
-        source: what the loss is a loss of.
-    """
-    from landscape import plot
-    from landscape.directions import random_plane
-    from landscape.surface import evaluate
-
-    _require_suffix(out, ".nc")
-    objective = source.objective(checkpoint)
-    plane = random_plane(objective, normalize=normalize, seed=seed, axes=axes)
-    with console.progress_bar("surface", quiet) as advance:
-        result = evaluate(
-            objective,
-            plane,
-            span=span,
-            points=points,
-            out=out,
-            label=checkpoint.resolve().name,
-            progress=advance,
-        )
-    figure = plot.surface3d(result) if axes == 2 else plot.line(result)
-    page = out.with_suffix(".html")
-    figure.write_html(page, include_plotlyjs=True)
-    print(f"{out} and {page}: loss {float(result.attrs['centre_loss']):.6g} at the solution")
 
 
 @app.command
@@ -306,7 +198,7 @@ def compare(
 
     if len(checkpoints) < 2:
         raise ValueError(f"{len(checkpoints)} checkpoint given: a comparison needs two or more")
-    _require_suffix(out, ".html")  # the folder beside it has the same name without it
+    require_suffix(out, ".html")  # the folder beside it has the same name without it
     study = Comparison(out.with_suffix(""), span=span, points=points, seed=seed)
     for checkpoint in checkpoints:
         with console.progress_bar(str(checkpoint), quiet) as advance:
@@ -318,11 +210,6 @@ def compare(
     print(study.write(out, lead="\n\n".join(study.verdict())))
     if study.doubts:
         raise console.Untrusted("; ".join(study.doubts))
-
-
-def _require_suffix(out: Path, suffix: str) -> None:
-    if out.suffix != suffix:
-        raise ValueError(f"--out is {str(out)!r}: expected a name ending in {suffix}")
 
 
 def _group(source: Source, checkpoint: Path) -> str:

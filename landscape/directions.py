@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.normalization import RULES, normalized, orthogonalized, units
 from landscape.objective import Objective
 from landscape.space import ROLES, ParameterSpace
-
-RULES = ("filter", "layer", "weight", "none")
-"""How a random direction is scaled against the weights; see :func:`random_plane`."""
-
-_EPSILON = 1e-10  # the reference's guard against a filter drawn as zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +26,8 @@ class Plane:
         origin: ``(params,)``, where ``alpha = beta = 0``.
         basis: ``(axes, params)``, one direction a row, neither unit nor orthogonal in general.
         settings: how the plane was made (``kind``, and what that kind needs), JSON-able.
+        buffers: norm statistics that move with the point, by name: ``(1 + axes, ...)``, the value at the
+            origin and the step along each direction. Used by objectives with ``norm="interpolated"``.
 
     >>> line = Plane(torch.tensor([1.0, 2.0]), torch.tensor([[3.0, 4.0]]))
     >>> line.axes, line.norms, line.point(2.0).tolist()
@@ -38,6 +37,7 @@ class Plane:
     origin: Tensor
     basis: Tensor
     settings: Mapping[str, Any] = field(default_factory=dict)
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.origin.dim() != 1 or self.basis.shape not in (
@@ -82,6 +82,14 @@ class Plane:
             return self.origin + float(alpha) * self.basis[0]
         return self.origin + (float(alpha) * self.basis[0] + float(beta) * self.basis[1])
 
+    def statistics(self, alpha: float, beta: float = 0.0) -> dict[str, Tensor]:
+        """The buffers at a point, by name; empty where the plane carries none."""
+        place = (float(alpha), float(beta))[: self.axes]
+        return {
+            name: values[0] + sum(c * step for c, step in zip(place, values[1:], strict=True))
+            for name, values in self.buffers.items()
+        }
+
 
 def generator(*key: object) -> np.random.Generator:
     """A NumPy generator fixed by the words of ``key``: the same numbers on every machine and device.
@@ -101,6 +109,7 @@ def random_plane(
     seed: int = 0,
     axes: int = 2,
     theta: Tensor | None = None,
+    orthogonal: bool = False,
 ) -> Plane:
     """Random Gaussian directions, scaled so that a step of 1 means the same for every network.
 
@@ -113,13 +122,21 @@ def random_plane(
     ``none``    ``d`` as drawn, standard normal
     ==========  ==================================================================================
 
-    A tensor whose role is in ``ignore`` does not move. A tensor without filters (fewer than two
-    dimensions) that is not ignored follows the layer rule under ``filter``; there the reference code
-    copies ``w`` instead, which makes both axes move it in one and the same direction.
+    What a filter is depends on the module (a neuron, an output channel, an attention head, ...):
+    :func:`landscape.space.table` shows it. A tensor whose role is in ``ignore`` does not move. A
+    tensor without filters (fewer than two dimensions) that is not ignored follows the layer rule
+    under ``filter``; there the reference code copies ``w`` instead, which makes both axes move it in
+    one and the same direction.
 
     The numbers are float64, drawn for each tensor from ``(seed, axis, tensor name)`` alone: a
-    direction does not depend on the device, the dtype, or the order of the layers. The axes are not
-    orthogonalized; ``Plane.cosine`` says how far from orthogonal they are.
+    direction does not depend on the device, the dtype, or the order of the layers. Two such
+    directions are orthogonal up to about ``1 / sqrt(params)``; ``Plane.cosine`` says how far.
+
+    With ``orthogonal=True`` they are exactly so (up to rounding to the dtype of ``theta``): inside
+    each filter under ``filter``, inside each tensor under the other rules. Gram-Schmidt acts on the
+    numbers drawn and the rule scales what is left, so the norms are those of the rule too. Two
+    directions cannot be orthogonal in one entry: a tensor whose filters have one entry each follows
+    the layer rule on both axes, and a tensor of a single entry moves along the first axis only.
 
     Args:
         objective: gives the space, and the weights that scale the directions.
@@ -128,10 +145,17 @@ def random_plane(
         seed: of the directions.
         axes: 1 for a line, 2 for a plane.
         theta: the origin ``(params,)``; ``objective.theta`` when left out.
+        orthogonal: make the second axis orthogonal to the first, filter by filter.
+
+    Returns:
+        The plane. Its settings hold the arguments, and what moves: ``moved_share``, the share of
+        ``||theta||`` that the moving tensors have (to 6 digits; 1 at ``theta = 0``); ``ignored``, the
+        names of the tensors that stay; ``groupings``, the number of moving tensors by grouping rule.
 
     Raises:
         ValueError: an unknown rule or role, a wrong number of axes or shape of ``theta``, or a
-            direction that is zero because everything is ignored or the weights are zero.
+            direction that is zero because everything is ignored, the weights are zero, or nothing
+            is orthogonal to the first axis.
 
     >>> from landscape.objective import FunctionObjective
     >>> bowl = FunctionObjective(lambda t: (t * t).sum(), torch.tensor([3.0, 4.0]))
@@ -149,14 +173,21 @@ def random_plane(
     if axes not in (1, 2):
         raise ValueError(f"axes is {axes}: expected 1 (a line) or 2 (a plane)")
     origin = (objective.theta if theta is None else theta).detach().clone()
-    weights = objective.space.unflatten(origin.double().cpu())
+    space, weights = objective.space, objective.space.unflatten(origin.double().cpu())
+    moving = [role not in ignored for role in space.roles]
     basis = torch.stack(
-        [_direction(objective.space, weights, normalize, ignored, seed, a) for a in range(axes)]
+        [_direction(space, weights, normalize, moving, seed, a, orthogonal) for a in range(axes)]
     )
-    if not basis.any(dim=1).all():
+    nonzero = basis.any(dim=1).tolist()
+    if not nonzero[0]:
         raise ValueError(
             f"the direction is zero: with normalize={normalize!r} and ignore={ignored!r} "
             "no tensor moves; ignore less, or use normalize='none' where the weights are zero"
+        )
+    if not all(nonzero):
+        raise ValueError(
+            "the second direction is zero: no tensor that moves has two entries that count, so "
+            "nothing is orthogonal to the first; ignore less, or use orthogonal=False"
         )
     settings = {
         "kind": "random",
@@ -164,11 +195,18 @@ def random_plane(
         "ignore": list(ignored),
         "seed": seed,
         "axes": axes,
+        "orthogonal": orthogonal,
+        **_moved(space, weights, moving),
     }
     return Plane(origin, basis.to(dtype=origin.dtype, device=origin.device), settings)
 
 
-def interpolation(objective: Objective, theta_a: Tensor, theta_b: Tensor) -> Plane:
+def interpolation(
+    objective: Objective,
+    theta_a: Tensor,
+    theta_b: Tensor,
+    buffers: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
+) -> Plane:
     """The straight line from ``theta_a`` (``alpha = 0``) to ``theta_b`` (``alpha = 1``).
 
     ``alpha = 1`` meets ``theta_b`` up to one rounding of an addition in its dtype
@@ -178,9 +216,13 @@ def interpolation(objective: Objective, theta_a: Tensor, theta_b: Tensor) -> Pla
         objective: the function to look at along the line; gives dtype and device.
         theta_a: ``(params,)``.
         theta_b: ``(params,)``.
+        buffers: the networks' ``state_dict()`` (or buffers by name) at both ends, for an objective with
+            ``norm="interpolated"``: batch-norm statistics then move with the parameters. With those of
+            one end alone, the middle shows a barrier that is not there.
 
     Raises:
-        ValueError: a shape that is not the objective's, or two equal points.
+        ValueError: a shape that is not the objective's, two equal points, or buffers that do not agree
+            in names and shapes.
 
     >>> from landscape.objective import FunctionObjective
     >>> bowl = FunctionObjective(lambda t: (t * t).sum(), torch.zeros(2))
@@ -197,39 +239,74 @@ def interpolation(objective: Objective, theta_a: Tensor, theta_b: Tensor) -> Pla
     step = theta_b.detach().to(objective.theta) - start
     if not step.any():
         raise ValueError("theta_a and theta_b are equal: there is no line between them")
-    return Plane(start, step[None], {"kind": "interpolation", "normalize": "none", "axes": 1})
+    settings = {"kind": "interpolation", "normalize": "none", "axes": 1}
+    moving = {} if buffers is None else _moving(objective, *buffers)
+    return Plane(start, step[None], settings, moving)
+
+
+def _moving(
+    objective: Objective, start: Mapping[str, Tensor], end: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Floating-point buffers by name, ``(2, ...)``: the value at the start and the step to the end."""
+    known = set(objective.space.names)
+    names = [name for name, t in start.items() if name not in known and t.is_floating_point()]
+    for name in names:
+        if name not in end or end[name].shape != start[name].shape:
+            raise ValueError(
+                f"buffer {name!r} is missing or of another shape in the second network: "
+                "expected two networks of one architecture"
+            )
+    placed = {name: [t[name].detach().to(objective.theta) for t in (start, end)] for name in names}
+    return {name: torch.stack([a, b - a]) for name, (a, b) in placed.items()}
 
 
 def _direction(
     space: ParameterSpace,
     weights: Mapping[str, Tensor],
     normalize: str,
-    ignored: tuple[str, ...],
+    moving: Sequence[bool],
     seed: int,
     axis: int,
+    orthogonal: bool,
 ) -> Tensor:
     pieces = []
-    for name, shape, role, filters in zip(
-        space.names, space.shapes, space.roles, space.filter_axes, strict=True
+    for name, shape, grouping, moves in zip(
+        space.names, space.shapes, space.groupings, moving, strict=True
     ):
-        if role in ignored:
+        if not moves:
             pieces.append(torch.zeros(math.prod(shape), dtype=torch.float64))
             continue
-        drawn = torch.from_numpy(np.asarray(generator(seed, axis, name).standard_normal(shape)))
-        pieces.append(_scale(drawn, weights[name], normalize, filters).reshape(-1))
+        drawn, w = _drawn(seed, axis, name, shape), weights[name]
+        if orthogonal:
+            grouping = units(grouping, normalize)
+            if axis == 1:
+                first = _drawn(seed, 0, name, shape)
+                drawn = orthogonalized(first, drawn, w, normalize, grouping)
+        pieces.append(normalized(drawn, w, normalize, grouping).reshape(-1))
     return torch.cat(pieces)
 
 
-def _scale(drawn: Tensor, weights: Tensor, normalize: str, filters: int | None) -> Tensor:
-    if normalize == "none":
-        return drawn
-    if normalize == "weight":
-        return drawn * weights
-    if normalize == "layer" or filters is None:
-        whole: Tensor = torch.linalg.vector_norm(weights) / torch.linalg.vector_norm(drawn)
-        return drawn * whole
-    rest = [dim for dim in range(drawn.dim()) if dim != filters]
-    ratio: Tensor = torch.linalg.vector_norm(weights, dim=rest, keepdim=True) / (
-        torch.linalg.vector_norm(drawn, dim=rest, keepdim=True) + _EPSILON
-    )
-    return drawn * ratio
+def _drawn(seed: int, axis: int, name: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(np.asarray(generator(seed, axis, name).standard_normal(shape)))
+
+
+def _moved(
+    space: ParameterSpace, weights: Mapping[str, Tensor], moving: Sequence[bool]
+) -> dict[str, Any]:
+    squares = [float(weights[name].square().sum()) for name in space.names]
+    moved = math.fsum(square for square, moves in zip(squares, moving, strict=True) if moves)
+    total = math.fsum(squares)
+    # Rounded: the last bits depend on the machine, and these settings enter the fingerprint.
+    return {
+        "moved_share": round(math.sqrt(moved / total), 6) if total else 1.0,
+        "ignored": [name for name, moves in zip(space.names, moving, strict=True) if not moves],
+        "groupings": dict(
+            sorted(
+                Counter(
+                    grouping.rule
+                    for grouping, moves in zip(space.groupings, moving, strict=True)
+                    if moves
+                ).items()
+            )
+        ),
+    }

@@ -166,40 +166,63 @@ def health(subjects: Sequence[Subject]) -> list[str]:
             many = _labelled(subjects, group, kind)
             for surface in many:
                 where = f"{surface.attrs['label']}, {group}, {kind[:-1]}"
-                found += [f"{where}: {trouble}" for trouble in _troubles(surface)]
+                found += [f"{where}: {trouble}" for trouble in troubles(surface)]
             found += [f"{group}, {kind}: {trouble}" for trouble in _differences(many)]
     return found
 
 
-def _troubles(surface: xr.Dataset) -> Iterable[str]:
-    loss = np.asarray(surface["loss"].values, np.float64)
-    done = np.ones(loss.shape, bool)
-    if "evaluated" in surface:
-        done = np.asarray(surface["evaluated"].transpose(*surface["loss"].dims).values) != 0
+def troubles(surface: xr.Dataset) -> list[str]:
+    """What to distrust in one surface, one sentence each; :func:`refusals` are among them."""
+    loss, done = _known(surface)
+    found = []
     if not done.all():
-        yield (
+        found.append(
             f"{np.count_nonzero(~done)} of {loss.size} points are not evaluated yet; "
             "the figure is incomplete"
         )
     bad = done & ~np.isfinite(loss)
     if bad.any():
         share = np.count_nonzero(bad) / loss.size
-        yield (
+        found.append(
             f"{np.count_nonzero(bad)} of {loss.size} points ({share:.1%}) are NaN or infinite "
             "and drawn as gaps"
         )
     cosine = float(surface.attrs.get("direction_cosine", 0.0))
     if abs(cosine) > COSINE_TOLERANCE:
-        yield f"the directions are not orthogonal (cosine {cosine:.2f}), so shapes are sheared"
+        found.append(
+            f"the directions are not orthogonal (cosine {cosine:.2f}), so shapes are sheared"
+        )
+    return found + refusals(surface)
+
+
+def refusals(surface: xr.Dataset) -> list[str]:
+    """Why a surface cannot be vouched for: checks of its own that it fails."""
+    loss, _ = _known(surface)
+    found = []
+    refinement = style.refinement(surface.attrs)
+    if refinement is not None and refinement["outcome"] not in ("certified", "complete"):
+        found.append(f"the interpolated points are not certified ({refinement['outcome']})")
     own = surface.attrs.get("centre_loss")
     at = {name: np.flatnonzero(surface[name].values == 0) for name in surface["loss"].dims}
     if own is not None and all(len(where) == 1 for where in at.values()):
-        centre = float(surface["loss"].isel({name: int(w[0]) for name, w in at.items()}))
+        centre = float(loss[tuple(int(where[0]) for where in at.values())])
         if math.isfinite(centre) and abs(centre - own) > CENTRE_TOLERANCE * max(abs(own), 1e-12):
-            yield (
+            found.append(
                 f"the loss at the grid's centre is {centre:.6g}, the objective's own value there "
                 f"is {float(own):.6g}; the two must be equal"
             )
+    return found
+
+
+def _known(surface: xr.Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The loss, and where there is one: computed, or interpolated with a known error."""
+    loss = np.asarray(surface["loss"].values, np.float64)
+    done = np.ones(loss.shape, bool)
+    if "evaluated" in surface:
+        done = np.asarray(surface["evaluated"].transpose(*surface["loss"].dims).values) != 0
+    if "interpolated" in surface:
+        done |= np.asarray(surface["interpolated"].transpose(*surface["loss"].dims).values) != 0
+    return loss, done
 
 
 def _differences(many: Sequence[xr.Dataset]) -> Iterable[str]:

@@ -15,7 +15,8 @@ import torch
 
 from landscape import device as devices
 from landscape.checkpoint import Weights, read_weights
-from landscape.objective import DataObjective, Objective
+from landscape.data_objective import DataObjective
+from landscape.objective import Objective
 from landscape.resolve import resolve, said
 
 
@@ -112,7 +113,7 @@ def data_objective(
         loss: a ``torch.nn.functional`` name, or ``package.module:function`` or ``file.py:function`` of
             ``(output, y)``.
         norm: ``eval``, ``batch`` or ``recalibrate``.
-        dtype: ``float32`` or ``float64``; the network's own when left out.
+        dtype: ``float32``, ``float64`` or ``bfloat16`` (autocast); the network's own when left out.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -130,11 +131,13 @@ def data_objective(
             f"--model {model!r} made a {type(network).__name__}, expected a torch.nn.Module"
         )
     _fill(network, weights)
-    network.to(devices.resolve(device), None if dtype is None else getattr(torch, dtype))
+    precision = dtype if dtype == "bfloat16" else None
+    kept = dtype is None or precision is not None
+    network.to(devices.resolve(device), None if kept else getattr(torch, str(dtype)))
     given = _arrays(Path(data)) if data.endswith(".npz") else _made(data, "--data")
     chosen = resolve(loss, "--loss") if ":" in loss else loss
     try:
-        objective = DataObjective(network, given, loss=chosen, norm=norm)
+        objective = DataObjective(network, given, loss=chosen, norm=norm, precision=precision)
     except TypeError as error:
         raise ValueError(
             f"--data {data} made a {type(given).__name__}, expected (x, y) batches of tensors: {said(error)}"
@@ -179,7 +182,9 @@ def _arrays(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def _fill(network: torch.nn.Module, weights: Weights) -> None:
     """Load the weights into the network, all of them and nothing else."""
     wanted = network.state_dict()
-    tensors = weights.named_as(wanted)
+    # A count of batches that old checkpoints lack and no output depends on: the network's own will do.
+    counts = {name: t for name, t in wanted.items() if name.endswith("num_batches_tracked")}
+    tensors = {**counts, **weights.named_as(wanted)}
     shapes = [
         f"{name} is {tuple(tensors[name].shape)}, the model wants {tuple(wanted[name].shape)}"
         for name in wanted

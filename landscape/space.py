@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from landscape.grouping import Grouping, Place, Rule, assign, whole
+
 ROLES = ("weight", "bias", "norm")
 """What a tensor is, for rules such as ``ignore=("bias", "norm")``."""
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -23,48 +24,93 @@ class ParameterSpace:
         names: one dotted name a tensor, in the order of the flat vector.
         shapes: one shape a tensor.
         roles: ``"weight"``, ``"bias"`` or ``"norm"``, one a tensor.
-        filter_axes: axis along which a slice is one filter (output channel or neuron), or ``None``
-            for a tensor that has no filters (fewer than two dimensions).
+        groupings: which entries form one filter (output channel, neuron, attention head), one
+            :class:`~landscape.grouping.Grouping` a tensor.
+
+    Raises:
+        ValueError: not one shape, role and grouping a name, or a grouping for another size.
 
     >>> space = ParameterSpace.from_module(torch.nn.Linear(3, 2))
-    >>> space.names, space.size, space.roles, space.filter_axes
-    (('weight', 'bias'), 8, ('weight', 'bias'), (0, None))
+    >>> space.names, space.size, space.roles
+    (('weight', 'bias'), 8, ('weight', 'bias'))
+    >>> [(grouping.rule, grouping.groups) for grouping in space.groupings]
+    [('row', 2), ('whole', 1)]
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     roles: tuple[str, ...]
-    filter_axes: tuple[int | None, ...]
+    groupings: tuple[Grouping, ...]
+
+    def __post_init__(self) -> None:
+        counts = tuple(map(len, (self.names, self.shapes, self.roles, self.groupings)))
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"{counts} names, shapes, roles and groupings: expected one of each a tensor"
+            )
+        for name, shape, grouping in zip(self.names, self.shapes, self.groupings, strict=True):
+            if math.prod(grouping.view) != math.prod(shape):
+                raise ValueError(
+                    f"{name!r} has shape {shape}, but its grouping sees it as {grouping.view}: "
+                    "expected a view of as many entries"
+                )
 
     @classmethod
-    def from_module(cls, module: nn.Module) -> ParameterSpace:
+    def from_module(
+        cls, module: nn.Module, groupings: Mapping[type[nn.Module] | str, Rule] | None = None
+    ) -> ParameterSpace:
         """The trainable parameters of a module, in their order; a tied tensor counts once.
 
+        What one filter of each tensor is comes from :data:`landscape.grouping.TABLE`, by the type of
+        the module that holds it and by its name; :func:`table` shows what was chosen.
+
+        The roles: ``"norm"`` for all that a module with "norm" in its class name holds; else
+        ``"bias"`` for a name with "bias" in it and for any vector, so also for a class token of shape
+        ``(width,)`` or a LayerScale ``gamma``; else ``"weight"``, a scalar such as a temperature
+        included.
+
+        Args:
+            module: any ``nn.Module``.
+            groupings: entries that go before the table, the first match first. The key is a module
+                class, the name of one, or a glob over parameter names; the value is a name in
+                :data:`landscape.grouping.RULES`, or a callable ``(module, its name for the tensor,
+                shape) -> Grouping``. A class speaks of tensors of two or more dimensions, a glob of
+                any.
+
         Raises:
-            ValueError: the module has no trainable parameter.
+            ValueError: the module has no trainable parameter, or an entry of ``groupings`` names an
+                unknown rule, matches nothing, or does not fit the tensor it matches.
+
+        >>> net = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+        >>> def pairs(module, leaf, shape):  # two neurons a group
+        ...     return Grouping("pairs", view=(shape[0] // 2, 2, shape[1]), within=(1, 2))
+        >>> space = ParameterSpace.from_module(net, {"0.weight": pairs, nn.Linear: "column"})
+        >>> [(row.name, row.rule, row.groups) for row in table(space) if row.role == "weight"]
+        [('0.weight', 'pairs', 2), ('1.weight', 'column', 4)]
         """
         owners = dict(module.named_modules())
-        names, shapes, roles, axes = [], [], [], []
+        places = []
         for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            prefix, _, leaf = name.rpartition(".")
-            owner = owners[prefix]
-            names.append(name)
-            shapes.append(tuple(parameter.shape))
-            roles.append(_role(owner, leaf, parameter.dim()))
-            axes.append(_filter_axis(owner, parameter.dim()))
-        if not names:
+            if parameter.requires_grad:
+                path = name.rpartition(".")[0]
+                parent = owners[path.rpartition(".")[0]] if path else None
+                places.append(Place(name, tuple(parameter.shape), owners[path], parent))
+        if not places:
             raise ValueError(
                 f"{type(module).__name__} has no trainable parameter: "
                 "a landscape needs at least one tensor with requires_grad=True"
             )
-        return cls(tuple(names), tuple(shapes), tuple(roles), tuple(axes))
+        return cls(
+            tuple(place.name for place in places),
+            tuple(place.shape for place in places),
+            tuple(_role(place) for place in places),
+            assign(places, groupings),
+        )
 
     @classmethod
     def of_vector(cls, size: int, name: str = "theta") -> ParameterSpace:
         """A space of one plain vector, for objectives that are formulas and not networks."""
-        return cls((name,), ((size,),), ("weight",), (None,))
+        return cls((name,), ((size,),), ("weight",), (whole((size,)),))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -107,17 +153,36 @@ class ParameterSpace:
         }
 
 
-def _role(owner: nn.Module, leaf: str, dim: int) -> str:
+class Row(NamedTuple):
+    """One tensor of a space: its name, shape and role, and the rule that made its groups."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    rule: str
+    groups: int
+
+
+def table(space: ParameterSpace) -> list[Row]:
+    """What was grouped how: one row a tensor, in the order of the space.
+
+    >>> table(ParameterSpace.from_module(nn.Conv2d(1, 3, 5, bias=False)))
+    [Row(name='weight', shape=(3, 1, 5, 5), role='weight', rule='slice0', groups=3)]
+    """
+    return [
+        Row(name, shape, role, grouping.rule, grouping.groups)
+        for name, shape, role, grouping in zip(
+            space.names, space.shapes, space.roles, space.groupings, strict=True
+        )
+    ]
+
+
+def _role(place: Place) -> str:
     # Class names, not classes: it also catches the norm layers of users and of other libraries.
-    if "norm" in type(owner).__name__.lower():
+    if "norm" in type(place.module).__name__.lower():
         return "norm"
-    return "bias" if "bias" in leaf or dim < 2 else "weight"
-
-
-def _filter_axis(owner: nn.Module, dim: int) -> int | None:
-    if dim < 2:
-        return None
-    return 1 if isinstance(owner, _TRANSPOSED) else 0
+    leaf = place.name.rpartition(".")[2]
+    return "bias" if "bias" in leaf or len(place.shape) == 1 else "weight"
 
 
 def _first(names: Sequence[str], count: int = 3) -> str:

@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
+from landscape import grid
+from landscape.choice import choose
 from landscape.directions import Plane
-from landscape.objective import Objective, digest
-from landscape.store import SCHEMA, encoded, json_text, load, save, writable
+from landscape.evaluator import Evaluator
+from landscape.grid import Index, Span
+from landscape.health import health_record
+from landscape.objective import Objective
+from landscape.parallel import Team
+from landscape.resume import check_centre, continued
+from landscape.schedule import EveryPoint, Refining, Schedule
+from landscape.store import json_text, save, writable
 
 _SAVE_EVERY = 10.0  # seconds between two saves of an unfinished surface
-_Array = np.ndarray[Any, np.dtype[Any]]
+_ROUND_SECONDS = 1.0  # what an interrupt may lose
+_MAX_ROUND = 64
 
 
 def evaluate(
     objective: Objective,
     plane: Plane,
-    span: float | tuple[float, float] | None = None,
+    span: Span = None,
     points: int = 51,
     out: str | os.PathLike[str] | None = None,
     label: str = "",
     progress: Callable[[int, int], None] | None = None,
+    *,
+    executor: str = "auto",
+    tolerance: float | None = None,
+    basin_tolerance: float | None = None,
+    keep_terms: bool = False,
+    slopes: bool = False,
+    shard: tuple[int, int] | None = None,
+    team: Team | None = None,
+    observer: Callable[[xr.Dataset], None] | None = None,
 ) -> xr.Dataset:
     """Loss and metrics of ``objective`` on a regular grid over ``plane``.
 
-    Points are evaluated from the centre outwards. The objective and its model are never changed.
-    Losses that are NaN or infinite are kept as they are; ``evaluated`` tells them from points that
-    are still to come.
+    Points are evaluated coarse to fine. The objective and its model are never changed. Losses that are
+    NaN or infinite are kept as they are; ``evaluated`` tells them from points that are still to come.
 
     Args:
-        objective: the function; its ``metrics(theta)`` become the variables.
+        objective: the function.
         plane: one or two directions; two give a square grid.
         span: half-width of each axis in units of its direction, or a pair ``(low, high)``. Left out,
             it is 1; on an interpolation about a quarter of the points lie beyond either end, and both
@@ -50,13 +62,28 @@ def evaluate(
             the run is interrupted. A file of the same run is continued, a complete one returned.
         label: name of the subject, shown on figures.
         progress: called as ``progress(done, total)`` after each point.
+        executor: how points are computed: ``"plain"``, ``"fused"``, ``"vmap"``, ``"compile"``,
+            ``"cudagraph"``, or ``"auto"``: the candidates are run on the first points, checked against
+            ``plain``, and the fastest is taken. All agree to rounding, not to the bit; a resumed run keeps
+            the one it began with. Name one where two runs must agree in every bit.
+        tolerance: evaluate only as many points as it takes to know the whole surface to this share of its
+            range, and interpolate the others (:mod:`landscape.refine`); 0.01 as a rule.
+        basin_tolerance: with ``tolerance``, also a pointwise relative tolerance where the loss is low.
+        keep_terms: also keep the terms of every mean (examples, or tasks of a meta objective), as the
+            variable ``terms``.
+        slopes: also compute the derivatives along each axis, first (``slope_alpha``, one gradient a
+            point) and second (``curvature_alpha``, one Hessian product an axis).
+        shard: ``(i, n)``, ``1 <= i <= n``: evaluate every n-th point only, for job arrays; put the files
+            together with :func:`landscape.merge`. Name the executor, so that all shards use the same.
+        team: processes that share the work (:func:`landscape.parallel.join`).
+        observer: called with the unfinished surface at every save.
 
     Returns:
         Dataset with dims ``(beta, alpha)``, or ``(alpha,)`` for a line; see ``docs/schema.md``.
 
     Raises:
-        ValueError: a bad grid, a folder that does not exist, a file in ``out`` that is no surface, or
-            one of another run (the first setting that differs is named).
+        ValueError: a bad grid or option, a folder that does not exist, a file in ``out`` that is no
+            surface, or one of another run (the first setting that differs is named).
 
     >>> import torch
     >>> from landscape.objective import FunctionObjective
@@ -65,159 +92,157 @@ def evaluate(
     >>> surface["loss"].values.tolist()
     [[2.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 2.0]]
     """
-    grid, low_high = _grid(plane, span, points)
-    surface = _blank(objective, plane, grid, low_high, label)
+    team = team or Team()
+    coordinates, ends = grid.axis(plane, span, points)
+    surface = grid.blank(objective, plane, coordinates, ends, label)
+    options = {
+        "tolerance": tolerance,
+        "basin_tolerance": basin_tolerance,
+        "keep_terms": int(keep_terms) or None,
+        "slopes": int(slopes) or None,
+        "shard": None if shard is None else f"{shard[0]}/{shard[1]}",
+    }
+    surface.attrs |= {name: value for name, value in options.items() if value is not None}
+    _check(objective, plane, executor, tolerance, basin_tolerance, shard)
     path = None if out is None else writable(out)
-    if path is not None and path.exists():
-        surface = _continued(path, surface)
-    order = _order(surface)
-    total = surface["evaluated"].size
-    if not order:
+    if path is not None and team.agree(path.exists()):
+        surface = continued(path, surface)
+    if "health" in surface.attrs:  # written last, when everything is there
         return surface
-    _set_centre(surface, float(objective.value(plane.origin)), path)
-    saved = time.monotonic()
-    try:
-        for done, index in enumerate(order, start=total - len(order) + 1):
-            place = [float(grid[i]) for i in reversed(index)]  # the index is (beta, alpha)
-            _store(surface, index, objective.metrics(plane.point(*place)))
-            if path is not None and time.monotonic() - saved > _SAVE_EVERY:
-                save(surface, path)
-                saved = time.monotonic()
-            if progress is not None:
-                progress(done, total)
-    finally:
-        # Whatever ends the run, an interrupt or an error at one point, the work done is kept.
-        if path is not None:
-            save(surface, path)
+    run = _Run(objective, plane, surface, path, progress, observer, team, slopes, keep_terms)
+    if tolerance is None:
+        schedule: Schedule = EveryPoint(surface, shard)
+    else:
+        schedule = Refining(surface, tolerance, basin_tolerance)
+    run.complete(schedule, executor)
     return surface
 
 
-def _grid(
-    plane: Plane, span: float | tuple[float, float] | None, points: int
-) -> tuple[_Array, tuple[float, float]]:
-    if points < 2:
-        raise ValueError(f"points is {points}: expected at least 2 on each axis")
-    if span is None and plane.settings.get("kind") == "interpolation":
-        beyond = (points - 1) // 4
-        grid = (np.arange(points) - beyond) / (points - 1 - 2 * beyond)
-        return grid, (float(grid[0]), float(grid[-1]))
-    if span is None:
-        span = 1.0
-    low, high = span if isinstance(span, tuple | list) else (-span, span)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(f"span is {span}: expected a positive number, or (low, high) in order")
-    grid = np.linspace(low, high, points)
-    if low == -high:
-        grid = (grid - grid[::-1]) / 2  # symmetric to the last bit, and exactly 0 in the middle
-    return grid, (float(low), float(high))
-
-
-def _blank(
-    objective: Objective, plane: Plane, grid: _Array, span: tuple[float, float], label: str
-) -> xr.Dataset:
-    dims = ("beta", "alpha")[-plane.axes :]
-    shape = (len(grid),) * plane.axes
-    low, high = span
-    hashes = {"origin_sha256": digest([plane.origin]), "basis_sha256": digest([plane.basis])}
-    settings = {"objective": json_text(objective.settings), "plane": json_text(plane.settings)}
-    attrs: dict[str, Any] = {
-        "schema": SCHEMA,
-        "label": label,
-        "span": high if low == -high else [low, high],
-        "points": len(grid),
-        "axes": plane.axes,
-        "normalize": str(plane.settings.get("normalize", "none")),
-        "ignore": list(plane.settings.get("ignore", [])),
-        "seed": encoded(plane.settings.get("seed")),
-        "direction_norms": list(plane.norms),
-        "direction_cosine": plane.cosine,
-        "origin_norm": float(plane.origin.double().norm()),
-        **hashes,
-        **settings,
-        "fingerprint": hashlib.sha256(json_text([hashes, settings]).encode()).hexdigest(),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "landscape_version": _version(),
-        "torch_version": str(torch.__version__),
-        "device": str(plane.origin.device),
-        "dtype": str(plane.origin.dtype).removeprefix("torch."),
-    }
-    return xr.Dataset(
-        {
-            "loss": (dims, np.full(shape, np.nan)),
-            "loss_stderr": (dims, np.full(shape, np.nan)),
-            "evaluated": (dims, np.zeros(shape, dtype=np.int8)),
-        },
-        coords=dict.fromkeys(dims, grid),
-        attrs=attrs,
-    )
-
-
-def _order(surface: xr.Dataset) -> list[tuple[int, ...]]:
-    """Indices still to evaluate, from the middle of the grid outwards."""
-    evaluated = surface["evaluated"].values
-    steps = np.indices(evaluated.shape) * 2 - (evaluated.shape[0] - 1)
-    distance = (steps**2).sum(axis=0).reshape(-1)
-    ranked = np.argsort(distance, kind="stable")
-    flat = evaluated.reshape(-1)
-    return [
-        tuple(int(i) for i in np.unravel_index(position, evaluated.shape))
-        for position in ranked
-        if not flat[position]
-    ]
-
-
-def _store(surface: xr.Dataset, index: tuple[int, ...], metrics: Mapping[str, float]) -> None:
-    for name, value in metrics.items():
-        if name not in surface:
-            surface[name] = (surface["loss"].dims, np.full(surface["loss"].shape, np.nan))
-        surface[name].values[index] = float(value)
-    surface["evaluated"].values[index] = 1  # last: an interrupt before it repeats the point
-
-
-def _continued(path: Path, fresh: xr.Dataset) -> xr.Dataset:
-    """The surface in ``path`` if it is the same run as ``fresh``, else an error naming the difference."""
-    found = load(path)
-    for name, ours, theirs in _compared(fresh, found):
-        if ours != theirs:
+def _check(
+    objective: Objective,
+    plane: Plane,
+    executor: str,
+    tolerance: float | None,
+    basin_tolerance: float | None,
+    shard: tuple[int, int] | None,
+) -> None:
+    if basin_tolerance is not None and tolerance is None:
+        raise ValueError(
+            "basin_tolerance needs tolerance: both decide together where to add points"
+        )
+    if shard is not None:
+        if not 1 <= shard[0] <= shard[1]:
+            raise ValueError(f"shard is {shard}: expected (i, n) with 1 <= i <= n")
+        if tolerance is not None:
             raise ValueError(
-                f"{path} holds another surface: {name} is {theirs} there and {ours} here; "
+                "shards and tolerance do not go together: where to add points depends on all of them; "
+                "use the ranks of torchrun, or leave tolerance out"
+            )
+        if executor == "auto":
+            raise ValueError(
+                "a shard must name its executor, so that all shards compute in the same way: "
+                "executor='plain' always works, 'fused' is faster where it does"
+            )
+    if getattr(objective, "norm", None) == "interpolated" and not plane.buffers:
+        raise ValueError(
+            "norm='interpolated' needs a plane that carries statistics: "
+            "interpolation(objective, a, b, buffers=(state_dict of a, state_dict of b))"
+        )
+
+
+class _Run:
+    """One call of :func:`evaluate`: computes what a schedule asks for, stores it, keeps the file."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        plane: Plane,
+        surface: xr.Dataset,
+        path: Path | None,
+        progress: Callable[[int, int], None] | None,
+        observer: Callable[[xr.Dataset], None] | None,
+        team: Team,
+        slopes: bool,
+        keep_terms: bool,
+    ) -> None:
+        self.objective, self.plane, self.surface, self.path = objective, plane, surface, path
+        self.progress, self.observer, self.team = progress, observer, team
+        self.slopes, self.keep_terms = slopes, keep_terms
+        self.saved = time.monotonic()
+        self.round = 1
+
+    def complete(self, schedule: Schedule, executor: str) -> None:
+        """Do what the schedule asks for; whatever ends the run, the work done is kept."""
+        check_centre(self.surface, float(self.objective.value(self.plane.origin)), self.path)
+        evaluator = self._evaluator(executor, schedule)
+        try:
+            for wanted in schedule:
+                self._evaluate(evaluator, wanted, schedule)
+            schedule.finish()
+            self.surface.attrs["health"] = json_text(
+                health_record(self.surface, self.objective, self.plane)
+            )
+        finally:
+            self._save()
+
+    def _evaluator(self, executor: str, schedule: Schedule) -> Evaluator:
+        kept = self.surface.attrs.get("executor")
+        if kept is not None and executor not in ("auto", kept):
+            raise ValueError(
+                f"{self.path} holds another surface: executor is {kept} there and {executor} here; "
                 "give another out=, or delete the file"
             )
-    if fresh.attrs["label"]:
-        found.attrs["label"] = fresh.attrs["label"]
-    return found
+        name = self.team.agree(kept or executor)
+        ahead = grid.place(self.surface, schedule.ahead())
+        choice = choose(self.objective, self.plane, ahead, name) if self.team.leads else None
+        name = self.team.agree(choice.evaluator.name if choice else name)
+        if choice is None:  # the leader measured; the others take what it found
+            choice = choose(self.objective, self.plane, ahead, name)
+        self.surface.attrs["executor"] = name
+        if choice.seconds:
+            self.surface.attrs["executor_trial"] = json_text(choice.report())
+        return choice.evaluator
+
+    def _evaluate(self, evaluator: Evaluator, wanted: list[Index], schedule: Schedule) -> None:
+        while wanted:
+            count = self.team.agree(self.round) * self.team.size
+            batch, wanted = wanted[:count], wanted[count:]
+            start = time.monotonic()
+            rows = self.team.gather(self._rows(evaluator, self.team.mine(batch)))
+            for index, row in zip(batch, rows, strict=True):
+                grid.store(self.surface, index, row)
+                if self.progress is not None:
+                    self.progress(int(self.surface["evaluated"].values.sum()), schedule.total)
+            each = (time.monotonic() - start) * self.team.size / len(batch)
+            self.round = int(np.clip(_ROUND_SECONDS / max(each, 1e-9), 1, _MAX_ROUND))
+            if time.monotonic() - self.saved > _SAVE_EVERY:
+                self._save()
+
+    def _rows(self, evaluator: Evaluator, indices: list[Index]) -> list[dict[str, Any]]:
+        if not indices:
+            return []
+        places = grid.place(self.surface, indices)
+        columns = evaluator(places, terms=self.keep_terms)
+        rows = [{name: column[i] for name, column in columns.items()} for i in range(len(indices))]
+        if self.slopes:
+            for row, where in zip(rows, places, strict=True):
+                row.update(_derivatives(self.objective, self.plane, where))
+        return rows
+
+    def _save(self) -> None:
+        if self.team.leads and self.path is not None:
+            save(self.surface, self.path)
+        if self.team.leads and self.observer is not None:
+            self.observer(self.surface)
+        self.saved = time.monotonic()
 
 
-def _compared(ours: xr.Dataset, theirs: xr.Dataset) -> list[tuple[str, Any, Any]]:
-    names: tuple[str, ...] = ("axes", "points", "span", "dtype")
-    rows = [(name, ours.attrs[name], theirs.attrs.get(name)) for name in names]
-    for group in ("plane", "objective"):
-        left, right = (json.loads(s.attrs.get(group, "{}")) for s in (ours, theirs))
-        rows += [
-            (f"{group}.{k}", left.get(k), right.get(k))
-            for k in sorted({*left, *right}, key=_readable)
-        ]
-    names = ("origin_sha256", "basis_sha256", "fingerprint")
-    return rows + [(name, ours.attrs[name], theirs.attrs.get(name)) for name in names]
-
-
-def _readable(name: str) -> tuple[bool, str]:
-    return name.endswith("sha256"), name  # a hash names the difference only if nothing else does
-
-
-def _set_centre(surface: xr.Dataset, loss: float, path: Path | None) -> None:
-    # Settings cannot tell two Python functions apart; the value at the centre can.
-    earlier = surface.attrs.get("centre_loss", loss)
-    if not np.isclose(earlier, loss, rtol=1e-4, atol=1e-12, equal_nan=True):
-        raise ValueError(
-            f"{path} holds another surface: centre_loss is {earlier} there and {loss} here; "
-            "give another out=, or delete the file"
-        )
-    surface.attrs.setdefault("centre_loss", loss)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("sharp-landscape")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "unknown"
+def _derivatives(objective: Objective, plane: Plane, where: grid.Array) -> dict[str, float]:
+    """First and second derivatives along each axis, in units of its direction."""
+    theta = plane.point(*(float(c) for c in where))
+    gradient = objective.gradient(theta)
+    row: dict[str, float] = {}
+    for name, direction in zip(("alpha", "beta"), plane.basis, strict=False):
+        row[f"slope_{name}"] = float(gradient @ direction)
+        row[f"curvature_{name}"] = float(objective.hvp(theta, direction) @ direction)
+    return row

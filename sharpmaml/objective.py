@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 
 from landscape import device as devices
+from landscape.directions import Plane
+from landscape.evaluator import Evaluator
 from landscape.objective import hvp_of, standard_error
 from landscape.space import ParameterSpace
 from sharpmaml.checkpoint import Checkpoint, read
+from sharpmaml.evaluators import candidates
 from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Task, meta_gradient, meta_loss
-from sharpmaml.tasks import CheckpointTasks
+from sharpmaml.tasks import CheckpointTasks, NetworkTasks
 
 
 class MetaObjective:
@@ -32,6 +36,8 @@ class MetaObjective:
         inner: the adaptation; plain MAML steps when methods are compared, because perturbation belongs
             to training.
         settings: what to record beside the numbers.
+        network: the network and the episodes behind ``tasks``, where they are known: faster evaluators
+            look into them.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class MetaObjective:
         space: ParameterSpace,
         inner: InnerLoop,
         settings: dict[str, Any] | None = None,
+        network: NetworkTasks | None = None,
     ) -> None:
         if not tasks:
             raise ValueError("a meta objective needs at least one task")
@@ -48,6 +55,8 @@ class MetaObjective:
         self.theta = theta.detach().clone()
         self.space = space
         self.inner = inner
+        self.network = network
+        self._given = dict(settings or {})
         self.settings: dict[str, Any] = {
             "objective": "meta",
             "tasks": len(self.tasks),
@@ -55,7 +64,7 @@ class MetaObjective:
             "inner_rate": inner.rate,
             "lower": inner.lower,
             "dtype": str(theta.dtype).removeprefix("torch."),
-            **(settings or {}),
+            **self._given,
         }
 
     def value(self, theta: Tensor) -> Tensor:
@@ -97,6 +106,18 @@ class MetaObjective:
             for task in self.tasks:
                 total += hvp_of(lambda t, task=task: meta_loss(task, t, self.inner)[0], theta, v)  # type: ignore[misc]
         return total / len(self.tasks)
+
+    def before(self) -> MetaObjective:
+        """The same tasks before adaptation: the loss of the initialization itself, to set beside this one."""
+        inner = dataclasses.replace(self.inner, steps=0)
+        return MetaObjective(self.tasks, self.theta, self.space, inner, self._given, self.network)
+
+    def evaluators(self, plane: Plane) -> dict[str, Callable[[], Evaluator]]:
+        """Ways to evaluate many points of ``plane``, by name; each is built when it is called.
+
+        See :func:`sharpmaml.evaluators.candidates`.
+        """
+        return candidates(self.tasks, self.network, self.inner, plane)
 
 
 def meta_objective(
@@ -148,5 +169,5 @@ def meta_objective(
         "episode_seed": seed,
         "norm": "batch",
     }
-    tasks = [make(index) for index in range(episodes)]
-    return MetaObjective(tasks, make.theta, make.space, inner, settings)
+    network = make.first(episodes)
+    return MetaObjective(network.tasks(), make.theta, make.space, inner, settings, network)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,35 +19,78 @@ from sharpmaml.data import Episode, make_source
 from sharpmaml.meta import Aux, Task
 
 
-def network_task(model: nn.Module, space: ParameterSpace, episode: Episode, kind: str) -> Task:
-    """The support and query losses of ``episode`` as functions of the flat parameters.
+@dataclass(frozen=True, eq=False)
+class NetworkTasks:
+    """One network and the episodes that it adapts to: tasks that can be told apart into their parts.
 
-    Cross-entropy and ``accuracy`` for ``kind="classification"``, mean squared error for
-    ``"regression"``. The model itself is never changed: it is called functionally.
+    The model itself is never changed: it is called functionally.
+
+    Attributes:
+        model: the network.
+        space: its parameters.
+        episodes: one a task.
+        kind: ``"classification"``: cross-entropy and ``accuracy``; ``"regression"``: mean squared error.
     """
 
-    def output(theta: Tensor, x: Tensor) -> Tensor:
-        result: Tensor = functional_call(model, space.unflatten(theta), (x,))
+    model: nn.Module
+    space: ParameterSpace
+    episodes: tuple[Episode, ...]
+    kind: str
+
+    def output(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Predictions or logits for ``x (examples, ...)`` at ``theta (params,)``."""
+        result: Tensor = functional_call(self.model, self.space.unflatten(theta), (x,))
         return result
 
-    def loss(prediction: Tensor, y: Tensor) -> Tensor:
-        if kind == "classification":
+    def loss(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """Mean loss over examples, 0-dimensional."""
+        if self.kind == "classification":
             return F.cross_entropy(prediction, y)
         # Not F.mse_loss: forward mode through its double backward raises in torch 2.13.
         return (prediction - y).square().mean()
 
-    def support(theta: Tensor) -> Tensor:
-        return loss(output(theta, episode.support_x), episode.support_y)
+    def support(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The loss that the inner loop descends, 0-dimensional."""
+        return self.loss(self.output(theta, x), y)
 
-    def query(theta: Tensor) -> tuple[Tensor, Aux]:
-        prediction = output(theta, episode.query_x)
-        aux: Aux = {}
-        if kind == "classification":
-            hits = prediction.detach().argmax(1) == episode.query_y
-            aux = {"accuracy": hits.to(prediction.dtype).mean()}
-        return loss(prediction, episode.query_y), aux
+    def query(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Aux]:
+        """The loss after adaptation, and ``accuracy`` where there are classes."""
+        prediction = self.output(theta, x)
+        return self.loss(prediction, y), self.scores(prediction, y)
 
-    return Task(support, query)
+    def scores(self, prediction: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """What is reported beside the loss: ``accuracy (...,)`` of logits ``(..., examples, classes)``."""
+        if self.kind != "classification":
+            return {}
+        hits = prediction.detach().argmax(-1) == y
+        return {"accuracy": hits.to(prediction.dtype).mean(-1)}
+
+    def tasks(self) -> list[Task]:
+        """The same as functions of the parameters alone."""
+        return [self._task(episode) for episode in self.episodes]
+
+    def stacked(self) -> Episode:
+        """All episodes as one, with the tasks as the first axis of every tensor.
+
+        Raises:
+            ValueError: the episodes differ in their numbers of examples.
+        """
+        columns = zip(*(dataclasses.astuple(e) for e in self.episodes), strict=True)
+        try:
+            return Episode(*(torch.stack(column) for column in columns))
+        except RuntimeError:
+            raise ValueError("the tasks differ in their numbers of examples") from None
+
+    def _task(self, episode: Episode) -> Task:
+        return Task(
+            lambda theta: self.support(theta, episode.support_x, episode.support_y),
+            lambda theta: self.query(theta, episode.query_x, episode.query_y),
+        )
+
+
+def network_task(model: nn.Module, space: ParameterSpace, episode: Episode, kind: str) -> Task:
+    """The support and query losses of ``episode`` as functions of the flat parameters."""
+    return NetworkTasks(model, space, (episode,), kind).tasks()[0]
 
 
 class CheckpointTasks:
@@ -98,8 +143,13 @@ class CheckpointTasks:
 
     def __call__(self, index: int) -> Task:
         """Task number ``index``."""
-        episode = self.source.episode(index).to(self.device, self.dtype)
-        return network_task(self._model, self.space, episode, self.source.kind)
+        return self.first(1, start=index).tasks()[0]
+
+    def first(self, count: int, start: int = 0) -> NetworkTasks:
+        """``count`` tasks, from number ``start`` on."""
+        episodes = (self.source.episode(i) for i in range(start, start + count))
+        moved = tuple(episode.to(self.device, self.dtype) for episode in episodes)
+        return NetworkTasks(self._model, self.space, moved, self.source.kind)
 
 
 def analysis_seed(seed: int) -> int:

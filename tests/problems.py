@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from landscape.objective import DataObjective, FunctionObjective
+from landscape.data_objective import DataObjective
+from landscape.objective import FunctionObjective
 
 
 def symmetric(eigenvalues: Sequence[float], seed: int = 0) -> Tensor:

@@ -14,8 +14,9 @@ from problems import (
 )
 from scipy.sparse.linalg import eigsh
 
+from landscape.data_objective import DataObjective
 from landscape.hessian import HessianOperator
-from landscape.objective import DataObjective, FunctionObjective
+from landscape.objective import FunctionObjective
 
 
 def dense(objective):

@@ -20,7 +20,8 @@ from problems import (
 )
 
 import landscape.sharpness
-from landscape.objective import DataObjective, FunctionObjective
+from landscape.data_objective import DataObjective
+from landscape.objective import FunctionObjective
 from landscape.sharpness import MEASURES, Measurement, SharpnessReport, sharpness
 from landscape.sharpness.measurement import Point
 
@@ -139,7 +140,7 @@ def test_curvature_of_a_quadratic():
 
 def test_the_error_of_the_gradient_norm_is_that_of_the_slopes():
     objective, x = softmax_regression()
-    labels = objective._batches[0][1]
+    labels = objective.batches[0].target
     p = torch.softmax(x @ objective.theta.view(3, 4).T, 1) - F.one_hot(labels, 3)
     each = torch.einsum("nc,nd->ncd", p, x).flatten(1)
     g = each.mean(0)

@@ -4,11 +4,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from problems import conv_net
 
 import sharpmaml
 from landscape import source
 from landscape.checkpoint import read_weights
-from landscape.source import data_objective, describes_itself, locate, meta_provider
+from landscape.source import _fill, data_objective, describes_itself, locate, meta_provider
 
 NET = """
 import torch
@@ -241,3 +242,18 @@ def test_unknown_schemas_and_empty_folders(tmp_path):
         meta_provider(schema)
     with pytest.raises(ValueError, match="unknown checkpoint schema"):
         locate(tmp_path)
+
+
+def test_old_checkpoints_lack_the_count_of_batches(tmp_path):
+    """As the ResNets of Li et al. 2018 do."""
+    net = conv_net()
+    state = {k: v for k, v in net.state_dict().items() if "num_batches_tracked" not in k}
+    assert len(state) == len(net.state_dict()) - 1
+    torch.save(state, tmp_path / "w.pt")
+    other = conv_net()
+    with torch.no_grad():
+        other.conv.weight.zero_()
+        other.norm.num_batches_tracked.fill_(7)
+    _fill(other, read_weights(tmp_path / "w.pt"))
+    assert torch.equal(other.conv.weight, net.conv.weight)
+    assert int(other.norm.num_batches_tracked) == 7

@@ -16,7 +16,8 @@ from problems import (
     symmetric,
 )
 
-from landscape.objective import DataObjective, FunctionObjective
+from landscape.data_objective import DataObjective
+from landscape.objective import FunctionObjective
 from landscape.spectrum import ConvergenceWarning, eigenpairs, trace
 
 SADDLE = [10.0, 6.0, 2.0, -3.0, -12.0, -7.0, *np.linspace(-1, 1, 20)]

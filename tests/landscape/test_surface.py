@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from problems import conv_net, conv_objective, images, normal, quadratic, symmetric
 
 import landscape.surface as subject
+from landscape.data_objective import DataObjective
 from landscape.directions import Plane, interpolation, random_plane
-from landscape.objective import DataObjective, FunctionObjective
+from landscape.objective import FunctionObjective
 from landscape.store import load, save
 from landscape.surface import evaluate
 
@@ -155,19 +156,20 @@ def test_an_error_at_one_point_keeps_the_work(tmp_path):
         evaluate(
             FunctionObjective(fragile, objective.theta), plane, points=3, out=tmp_path / "s.nc"
         )
-    assert int(load(tmp_path / "s.nc")["evaluated"].sum()) == 3
+    assert int(load(tmp_path / "s.nc")["evaluated"].sum()) == 1
 
 
 def test_a_long_run_saves_on_its_way(tmp_path, monkeypatch):
     monkeypatch.setattr(subject, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(subject, "_MAX_ROUND", 1)
     objective, _ = bowl()
     seen = []
 
-    def progress(done, total):
+    def observer(surface):
         seen.append(int(load(tmp_path / "s.nc")["evaluated"].sum()))
 
-    evaluate(objective, random_plane(objective), points=2, out=tmp_path / "s.nc", progress=progress)
-    assert seen == [1, 2, 3, 4]
+    evaluate(objective, random_plane(objective), points=2, out=tmp_path / "s.nc", observer=observer)
+    assert seen == [1, 2, 3, 4, 4]
 
 
 def test_a_complete_file_is_returned_without_evaluation(tmp_path):
@@ -185,18 +187,18 @@ def test_a_complete_file_is_returned_without_evaluation(tmp_path):
     assert not calls
 
 
-def test_points_near_the_centre_come_first(tmp_path):
+def test_points_come_coarse_to_fine(tmp_path):
     objective, _ = bowl()
     with pytest.raises(KeyboardInterrupt):
         evaluate(
             objective,
             random_plane(objective),
-            points=5,
+            points=9,
             out=tmp_path / "s.nc",
-            progress=stop_after(9),
+            progress=stop_after(25),
         )
     evaluated = load(tmp_path / "s.nc")["evaluated"].values
-    assert evaluated[1:4, 1:4].all() and evaluated.sum() == 9
+    assert evaluated[::2, ::2].all() and evaluated.sum() == 25
 
 
 @pytest.mark.parametrize(

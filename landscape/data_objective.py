@@ -1,0 +1,301 @@
+"""The mean loss of a network over a data set, as a function of its parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from landscape.batches import Batch, Data, materialize
+from landscape.objective import digest, gradient_of, hvp_of, standard_error
+from landscape.scoring import Loss, Metric, fits_accuracy, per_example, resolve_loss, resolve_metric
+from landscape.space import ParameterSpace
+
+NORM_MODES = ("eval", "batch", "recalibrate", "interpolated")
+
+_COLUMNS = ("loss", "loss_stderr", "rise", "rise_stderr", "terms")
+
+
+class DataObjective:
+    """Mean loss of a network over a data set, as a function of its trainable parameters.
+
+    The model is copied: the caller's parameters, buffers, mode and the global random state are never
+    touched. The data are read once and kept on the model's device. Every average is over examples,
+    so a short last batch weighs what it should.
+
+    Args:
+        model: any ``nn.Module``; ``theta`` is a detached copy of its trainable parameters.
+        data: an iterable of batches, or one pair ``(x, y)`` of tensors. A batch is ``(x, y)``,
+            ``(x1, x2, ..., y)`` for several inputs, or a mapping of keyword inputs with the target
+            under ``"labels"`` (see :func:`landscape.batches.materialize`).
+        loss: name in ``torch.nn.functional`` (``"cross_entropy"``, ``"mse_loss"``, ...) or
+            ``callable(output, y)`` that returns one loss an example, or the scalar mean of its batch
+            (then a standard error is not available and reads NaN).
+        metrics: ``"accuracy"`` (reported where the labels are classes) or callables
+            ``(output, y) -> (examples,)``.
+        norm: batch-norm statistics: ``"eval"`` the stored ones, ``"batch"`` those of each batch,
+            ``"recalibrate"`` recomputed over all data at each ``theta`` (values only, no derivatives),
+            ``"interpolated"`` those that a plane between checkpoints carries, on surfaces; elsewhere the
+            stored ones.
+        batch_size: how a pair of tensors is cut. With ``norm="batch"`` the cut changes the loss, and
+            the default is one batch of everything; otherwise it only bounds memory.
+        precision: ``"bfloat16"`` runs the network under autocast: ``theta`` stays what it is and is moved
+            before it is rounded, so that small steps do not vanish. Losses are then those of a bfloat16
+            network. Left out, everything is computed in the dtype of the model.
+        groupings: what is one filter, for modules or tensors that the table of
+            :mod:`landscape.grouping` does not describe as you want.
+
+    Attributes:
+        module: the copy, in eval mode. Read it, call it functionally, do not change it.
+        batches: the data, on the device.
+        examples: how many.
+
+    Raises:
+        ValueError: no data, an unknown loss, metric, norm mode or precision, two metrics of one name.
+
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> _ = torch.nn.init.constant_(model.weight, 2.0)
+    >>> objective = DataObjective(model, (torch.ones(4, 1), torch.zeros(4, 1)), loss="mse_loss")
+    >>> objective.metrics(objective.theta)
+    {'loss': 4.0, 'loss_stderr': 0.0}
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        loss: Loss = "cross_entropy",
+        metrics: Sequence[Metric] = ("accuracy",),
+        norm: str = "eval",
+        batch_size: int | None = None,
+        *,
+        precision: str | None = None,
+        groupings: Mapping[Any, Any] | None = None,
+    ) -> None:
+        if norm not in NORM_MODES:
+            raise ValueError(f"unknown norm mode {norm!r}: expected one of {', '.join(NORM_MODES)}")
+        if precision not in (None, "bfloat16"):
+            raise ValueError(
+                f"unknown precision {precision!r}: expected 'bfloat16', or None for the model's own "
+                "(convert the model with .double() for float64)"
+            )
+        self.space = ParameterSpace.from_module(model, groupings)
+        self.theta = self.space.flatten(dict(model.named_parameters()))
+        self.norm = norm
+        self._precision = precision
+        self._loss, loss_name = resolve_loss(loss)
+        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        if norm == "batch":
+            _use_batch_statistics(self.module)
+        self.batches: Sequence[Batch] = materialize(data, batch_size, norm == "batch", self.theta)
+        target = self.batches[0].target
+        classes = isinstance(target, Tensor) and not target.is_floating_point()
+        self._metrics = _named_metrics([m for m in metrics if m != "accuracy" or classes])
+        self.examples = sum(batch.size for batch in self.batches)
+        self._changes_inputs: bool | None = None
+        self.settings: dict[str, Any] = {
+            "objective": "data",
+            "model": type(model).__name__,
+            "loss": loss_name,
+            "norm": norm,
+            "examples": self.examples,
+            "batches": len(self.batches),
+            "dtype": str(self.theta.dtype).removeprefix("torch."),
+            "precision": precision or str(self.theta.dtype).removeprefix("torch."),
+            "data_sha256": digest(t for batch in self.batches for t in batch.tensors()),
+            "fixed_sha256": digest(self._fixed()),
+        }
+
+    def value(self, theta: Tensor) -> Tensor:
+        """Mean loss over all examples at ``theta (params,)``, 0-dimensional."""
+        state = self.state(theta)
+        return (
+            torch.stack([self._sum(state, batch) for batch in self.batches]).sum() / self.examples
+        )
+
+    def values(self, thetas: Tensor) -> Tensor:
+        """``(points, params)`` -> ``(points,)``."""
+        return torch.stack([self.value(theta) for theta in thetas])
+
+    def losses(self, theta: Tensor) -> Tensor:
+        """Loss of each example, ``(examples,)``.
+
+        Raises:
+            ValueError: the loss callable returns one scalar a batch, so there are no terms.
+        """
+        state = self.state(theta)
+        pieces = [self.loss_of(self.call(state, batch), batch) for batch in self.batches]
+        if any(piece.dim() == 0 for piece in pieces):
+            raise ValueError(
+                "the loss returns one scalar a batch; return one loss an example instead"
+            )
+        return torch.cat(pieces)
+
+    def metrics(self, theta: Tensor) -> dict[str, float]:
+        """``loss``, ``loss_stderr`` (over examples) and the metrics asked for, one forward pass."""
+        state = self.state(theta)
+        columns: dict[str, list[Tensor]] = {}
+        scalar = False
+        with torch.no_grad():
+            for batch in self.batches:
+                scores = self.score(self.call(state, batch), batch)
+                scalar = scalar or scores["loss"].dim() == 0
+                for name, values in scores.items():
+                    columns.setdefault(name, []).append(per_example(values, batch.size))
+        means = {name: torch.cat(values).double() for name, values in columns.items()}
+        terms = means.pop("loss")
+        error = math.nan if scalar else standard_error(terms)
+        extra = {name: float(values.mean()) for name, values in means.items()}
+        return {"loss": float(terms.mean()), "loss_stderr": error, **extra}
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Gradient ``(params,)``, one batch's graph in memory at a time.
+
+        Raises:
+            ValueError: ``norm="recalibrate"``, whose statistics are not differentiated.
+        """
+        self._need_derivatives()
+        total = torch.zeros_like(theta)
+        for batch in self.batches:
+            total += gradient_of(lambda t, batch=batch: self._sum(self.state(t), batch), theta)  # type: ignore[misc]
+        return total / self.examples
+
+    def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
+        """Hessian times ``v (params,)`` by double backward, every batch weighted by its size.
+
+        Raises:
+            ValueError: ``norm="recalibrate"``, whose statistics are not differentiated.
+        """
+        self._need_derivatives()
+        total = torch.zeros_like(theta)
+        for batch in self.batches:
+            total += hvp_of(lambda t, batch=batch: self._sum(self.state(t), batch), theta, v)  # type: ignore[misc]
+        return total / self.examples
+
+    def state(self, theta: Tensor) -> dict[str, Tensor]:
+        """The tensors by name that :meth:`call` takes: views of ``theta``, and recomputed statistics."""
+        parameters = self.space.unflatten(theta)
+        return {**parameters, **self._statistics(parameters)} if self._recalibrates else parameters
+
+    def call(self, state: Mapping[str, Tensor], batch: Batch) -> Any:
+        """The network's output on one batch, with the tensors of ``state`` in place of its own."""
+        if self._changes_inputs is not False:
+            batch = batch.map(torch.clone)
+        with self._autocast():
+            output = functional_call(self.module, dict(state), batch.args, dict(batch.kwargs))
+        if self._changes_inputs is None:
+            # A first call on copies tells; in inference mode tensors do not count their changes.
+            counted = [t for t in batch.tensors() if not t.is_inference()]
+            changed = any(t._version for t in counted)
+            self._changes_inputs = changed or len(counted) < len(list(batch.tensors()))
+        return output
+
+    def loss_of(self, output: Any, batch: Batch) -> Tensor:
+        """Loss of each example, ``(examples,)``, or 0-dimensional where the loss is the batch's mean."""
+        if self._precision is not None and isinstance(output, Tensor):
+            output = output.to(self.theta.dtype)
+        return _one_each(self._loss(output, batch.target), batch)
+
+    def score(self, output: Any, batch: Batch) -> dict[str, Tensor]:
+        """``loss`` as :meth:`loss_of`, and the metrics of a batch's output, of the same shapes."""
+        scores = {"loss": self.loss_of(output, batch)}
+        for name, metric in self._metrics.items():
+            if name != "accuracy" or fits_accuracy(output, batch.target):
+                scores[name] = _one_each(metric(output, batch.target), batch)
+        return scores
+
+    @property
+    def changes_inputs(self) -> bool:
+        """Whether the network writes into its inputs; it is then given copies, so that the data stay."""
+        if self._changes_inputs is None:
+            with torch.no_grad():
+                self.call(self.state(self.theta), self.batches[0])
+        return self._changes_inputs is not False
+
+    @property
+    def _recalibrates(self) -> bool:
+        return self.norm == "recalibrate"
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._precision is None:
+            return nullcontext()
+        # The cache would keep the cast weights of an earlier point.
+        return torch.autocast(self.theta.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _fixed(self) -> Iterable[Tensor]:
+        """What the loss depends on beside theta and the data: frozen parameters and buffers."""
+        trained = set(self.space.names)
+        yield from (p for name, p in self.module.named_parameters() if name not in trained)
+        yield from self.module.buffers()
+
+    def _sum(self, state: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Sum of the loss over the examples of one batch."""
+        loss = self.loss_of(self.call(state, batch), batch)
+        return loss * batch.size if loss.dim() == 0 else loss.sum()
+
+    def _statistics(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Batch-norm statistics accumulated over all data with these parameters."""
+        named = {
+            name: m
+            for name, m in self.module.named_modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        }
+        norms = list(named.values())
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        for name, buffer in buffers.items():
+            owner, _, leaf = name.rpartition(".")
+            # Other layers (InstanceNorm) may store statistics under the same names: leave theirs.
+            if owner in named and leaf in ("running_mean", "num_batches_tracked"):
+                buffer.zero_()
+            elif owner in named and leaf == "running_var":
+                buffer.fill_(1.0)
+        fixed = {name: p.detach() for name, p in parameters.items()}
+        momenta = [m.momentum for m in norms]
+        try:
+            for m in norms:
+                m.train()
+                m.momentum = None  # cumulative average: every batch counts once
+            with torch.no_grad():
+                for batch in self.batches:
+                    self.call({**fixed, **buffers}, batch)
+        finally:
+            for m, momentum in zip(norms, momenta, strict=True):
+                m.momentum = momentum
+                m.eval()
+        return buffers
+
+    def _need_derivatives(self) -> None:
+        if self._recalibrates:
+            raise ValueError(
+                "norm='recalibrate' has values but no derivatives; use norm='eval' or norm='batch'"
+            )
+
+
+def _named_metrics(metrics: Sequence[Metric]) -> dict[str, Callable[[Any, Any], Tensor]]:
+    named = [resolve_metric(metric) for metric in metrics]
+    names = [name for name, _ in named]
+    taken = [n for i, n in enumerate(names) if n in _COLUMNS or n in names[:i]]
+    if taken:
+        raise ValueError(
+            f"two numbers would be called {taken[0]!r}: give each metric a __name__ of its own, "
+            f"and none of {', '.join(_COLUMNS)}"
+        )
+    return dict(named)
+
+
+def _one_each(values: Tensor, batch: Batch) -> Tensor:
+    return per_example(values, batch.size) if values.dim() else values
+
+
+def _use_batch_statistics(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # Without stored statistics torch takes the batch's own, in eval mode too.
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
