@@ -2,7 +2,7 @@
 
     python benchmarks/surfaces.py [--peers PEERS/bin/python] [--nets mlp,conv4,...] [--executors plain,fused]
 
-Processor seconds of one grid point on one thread, median of five, each tool in a process of its own, one
+Processor seconds of one grid point on one thread, median of the rounds, each tool in a process of its own, one
 after the other, the whole round repeated so that a change of the machine's speed hits all of them. The
 limit is the forward pass' multiplications and additions over the rate of a 1536 x 1536 float32 matrix
 product, measured in the same round. Peers need an environment of their own (``benchmarks/peers.txt``).
@@ -37,7 +37,6 @@ PEERS = (
     "reference",
 )
 POINTS = {"mlp": 192, "conv4": 24, "resnet20": 6, "resnet56": 4, "transformer": 16}
-ROUNDS = 5
 
 
 def ours(net: str, executor: str) -> dict[str, Any]:
@@ -96,12 +95,12 @@ def measured(python: str, *words: str) -> dict[str, Any] | None:
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def table(net: str, executors: list[str], peers: str | None) -> None:
+def table(net: str, executors: list[str], peers: str | None, rounds: int) -> None:
     """One round after the other of everything on one network, then its rows."""
     rows: dict[str, list[float]] = {}
     details: dict[str, dict[str, Any]] = {}
     rates = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         rates.append(gemm_rate())
         for executor in executors:
             found = measured(sys.executable, __file__, "--ours", net, executor)
@@ -145,16 +144,17 @@ def main() -> None:
     parser.add_argument("--peers", help="interpreter of the peers' environment")
     parser.add_argument("--nets", default=",".join(POINTS))
     parser.add_argument("--executors", default="plain,fused")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ours", nargs=2, metavar=("NET", "EXECUTOR"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ours:
         print(json.dumps(ours(*options.ours)))
         return
     print(
-        f"torch {torch.__version__}, {platform.machine()}, one thread, median of {ROUNDS} rounds."
+        f"torch {torch.__version__}, {platform.machine()}, one thread, median of {options.rounds} rounds."
     )
     for net in options.nets.split(","):
-        table(net, options.executors.split(","), options.peers)
+        table(net, options.executors.split(","), options.peers, options.rounds)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,14 @@ class Batch:
         kwargs: keyword inputs.
         target: what the loss compares the output with; any nesting of tensors, or ``None``.
         size: number of examples.
+        whole: what it was cut from.
     """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     target: Any
     size: int
+    whole: Batch | None = None
 
     def split(self, size: int) -> list[Batch]:
         """The same examples in order, at most ``size`` a piece; every tensor is cut along dimension 0."""
@@ -45,7 +47,7 @@ class Batch:
                 return t[start:stop] if t.dim() and len(t) == self.size else t
 
             args, kwargs, target = map_tensors(cut, (self.args, dict(self.kwargs), self.target))
-            pieces.append(Batch(args, kwargs, target, stop - start))
+            pieces.append(Batch(args, kwargs, target, stop - start, self))
         return pieces
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
@@ -88,7 +90,7 @@ def materialize(data: Data, batch_size: int | None, whole: bool, like: Tensor) -
     if _is_whole(data):
         one = _batch(data)
         size = batch_size or (one.size if whole else _CHUNK)
-        placed = [piece.map(place) for piece in one.split(max(size, 1)) if piece.size]
+        placed = one.map(place).split(max(size, 1)) if one.size else []
     else:
         # A DataLoader draws from the global generator as soon as it is iterated.
         with torch.random.fork_rng(devices=[]):
@@ -97,6 +99,15 @@ def materialize(data: Data, batch_size: int | None, whole: bool, like: Tensor) -
     if not placed:
         raise ValueError("the data hold no example: pass (x, y) batches or a pair of tensors")
     return placed
+
+
+def recut(batches: Sequence[Batch], size: int) -> list[Batch]:
+    """The same examples in order, at most ``size`` a piece; what was cut from one whole is cut anew."""
+    whole = batches[0].whole
+    pieces = sum(batch.size for batch in batches if batch.whole is whole)
+    if whole is not None and pieces == whole.size:
+        return whole.split(size)
+    return [piece for batch in batches for piece in batch.split(size)]
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:

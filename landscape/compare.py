@@ -121,6 +121,7 @@ class Comparison:
                         points=points,
                         out=f"{stem}-{axes}d.nc",
                         label=label,
+                        executor="repeatable",  # a page made again shows the same digits
                         progress=lambda done, total, what=what: tell(done, total, what),  # type: ignore[misc]
                     )
             metrics = objective.metrics(objective.theta)

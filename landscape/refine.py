@@ -1,4 +1,4 @@
-"""A surface from few of its points: which points to evaluate, the interpolant between them, how good it is."""
+"""A surface from few of its points: which points to evaluate, and how good the rest is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from scipy.ndimage import binary_dilation
+
+from landscape.interpolant import Fit, spacing
 
 CONFIDENCE = 0.95
 """Confidence of a certificate."""
@@ -24,7 +26,6 @@ _COVERAGE = 0.9  # share of them that must lie within the estimated error
 _FLOOR = 1 / 3  # estimates below this part of the tolerance are not told apart
 _LEAST = 24  # held-out points of a certificate, at least
 _DOUBT = 1e6  # whether a loss is finite comes before how large it is
-_CHUNK = 4096  # grid points interpolated at once
 _Array = np.ndarray[Any, np.dtype[Any]]
 _Index = tuple[int, ...]
 
@@ -238,7 +239,7 @@ class Refiner:
             )
         self.ask()
         nodes = np.array(sorted(self._known))
-        fit = _Fit(self._places, nodes, self._at(nodes), self._level)
+        fit = Fit(self._places, nodes, self._at(nodes), self._level)
         basin = self._basin(fit)
         error = self._error(fit, "range")
         error = np.where(basin, np.minimum(error, self._error(fit, "basin")), error)
@@ -331,14 +332,14 @@ class Refiner:
         for start in range(0, len(points), _BATCH):
             yield [int(i) for i in points[start : start + _BATCH]]
 
-    def _fit(self) -> _Fit:
+    def _fit(self) -> Fit:
         nodes = np.array(self._used)
-        return _Fit(self._places, nodes, self._at(nodes), self._level)
+        return Fit(self._places, nodes, self._at(nodes), self._level)
 
     def _at(self, points: Iterable[int]) -> _Array:
         return np.array([self._known[int(i)] for i in points])
 
-    def _basin(self, fit: _Fit) -> _Array:
+    def _basin(self, fit: Fit) -> _Array:
         if self._level is None:
             return np.zeros_like(fit.evaluated)
         inside = np.nan_to_num(fit.values, nan=np.inf) < 2 * self._level
@@ -347,7 +348,7 @@ class Refiner:
         region: _Array = inside | (rim & ~fit.evaluated & ~fit.uncertain)
         return region
 
-    def _allowed(self, fit: _Fit, goal: str) -> _Array:
+    def _allowed(self, fit: Fit, goal: str) -> _Array:
         """Error that the tolerance allows at each point."""
         least = 1e-12 * fit.largest or 1e-300  # rounding, not error
         allowed: _Array = np.full(len(fit.values), self.tolerance * fit.range)
@@ -355,7 +356,7 @@ class Refiner:
             allowed = (self.basin_tolerance or 0.0) * np.abs(np.nan_to_num(fit.values))
         return np.maximum(allowed, least)
 
-    def _calibrated(self, fit: _Fit, allowed: _Array) -> _Array:
+    def _calibrated(self, fit: Fit, allowed: _Array) -> _Array:
         floor = _FLOOR * allowed
         recent = self._probes[-_WINDOW:]
         ratios = [residual / max(raw, floor[i]) for i, residual, raw in recent]
@@ -363,14 +364,14 @@ class Refiner:
         scaled: _Array = factor * np.maximum(fit.raw, floor)
         return scaled
 
-    def _error(self, fit: _Fit, goal: str) -> _Array:
+    def _error(self, fit: Fit, goal: str) -> _Array:
         allowed = self._allowed(fit, goal)
         error = self._calibrated(fit, allowed)
         if goal in self._checks:  # the check speaks for the tolerance, whatever its points taught
             error = np.where(fit.uncertain, np.inf, np.minimum(error, allowed))
         return error
 
-    def _learn(self, fit: _Fit, points: list[int]) -> None:
+    def _learn(self, fit: Fit, points: list[int]) -> None:
         residuals = np.abs(self._at(points) - fit.values[points])
         known = np.isfinite(residuals)
         self._probes += [
@@ -391,132 +392,6 @@ class Refiner:
             for part in np.array_split(ordered, count)
             if len(part)
         ]
-
-
-class _Fit:
-    """The interpolants through some points, and an estimate of their error, on the whole grid.
-
-    Attributes, one entry a point of the grid:
-        values: the loss, or its prediction; NaN where uncertain and not evaluated.
-        raw: estimated error before calibration; infinite where uncertain.
-        distance: to the nearest evaluated point, in half-widths of the grid.
-        evaluated, uncertain: see :class:`Refined`.
-        doubtful: uncertain points where the border of the finite losses may run.
-    """
-
-    def __init__(self, places: _Array, nodes: _Array, losses: _Array, level: float | None) -> None:
-        count = len(places)
-        finite = np.isfinite(losses)
-        inside, outside = places[nodes[finite]], places[nodes[~finite]]
-        known = losses[finite]
-        self.evaluated = np.zeros(count, dtype=bool)
-        self.evaluated[nodes] = True
-        self.values = np.full(count, np.nan)
-        self.raw = np.full(count, np.inf)
-        self.distance = np.ones(count)
-        self.uncertain = ~self.evaluated
-        self.doubtful = ~self.evaluated
-        self.range = float(np.ptp(known)) if len(known) else 0.0
-        self.largest = float(np.abs(known).max(initial=0.0))
-        if np.linalg.matrix_rank(_linear(inside)) == places.shape[1] + 1:
-            lowest, scale = known.min(initial=np.inf), self.range or 1.0
-            # Logarithms open up the basin; below its level, or 1 % of the range, nothing is gained.
-            offset = 1e-2 if level is None else max((level - lowest) / scale, 1e-4)
-            model = _Interpolant(inside, (known - lowest) / scale, offset)
-            step = _spacing(places)
-            unknown = np.flatnonzero(~self.evaluated)
-            for start in range(0, len(unknown), _CHUNK):
-                part = unknown[start : start + _CHUNK]
-                near = _squares(places[part], inside)
-                values, raw = model(places[part], near)
-                self.values[part], self.raw[part] = lowest + self.range * values, self.range * raw
-                good = np.sqrt(near.min(axis=1))
-                bad = np.sqrt(_squares(places[part], outside).min(axis=1, initial=np.inf))
-                self.distance[part] = np.minimum(good, bad)
-                self.uncertain[part] &= bad <= good
-                self.doubtful[part] &= (bad <= good) & (good <= 2 * bad) & (bad > 1.01 * step)
-        self.values[self.uncertain], self.raw[self.uncertain] = np.nan, np.inf
-        self.values[nodes], self.raw[nodes] = losses, 0.0
-
-
-class _Interpolant:
-    """Three interpolants of scattered values, blended by how well each predicts left-out points.
-
-    Cubic radial functions of the values and of ``log(values + offset)``, each with a linear
-    polynomial, are weighed against each other place by place. The leave-one-out residual of node
-    ``i`` is ``c_i / (A^-1)_ii`` (Rippa 1999). Thin plates serve as a third opinion.
-    """
-
-    def __init__(self, nodes: _Array, values: _Array, offset: float) -> None:
-        self.nodes, self.offset = nodes, offset
-        squares, tail = _squares(nodes, nodes), _linear(nodes)
-        self.highest = math.log(2 * values.max() + offset)
-        logs = np.log(values + offset)
-        right = np.zeros((len(nodes) + tail.shape[1], 2))
-        right[: len(nodes)] = np.stack([values, logs], axis=1)
-        inverse = np.linalg.inv(_bordered(_cubic(squares), tail))
-        self.cubic = inverse @ right
-        self.plates = np.linalg.solve(_bordered(_thin_plate(squares), tail), right[:, 0])
-        left_out = self.cubic[: len(nodes)] / inverse.diagonal()[: len(nodes), None]
-        left_out[:, 1] = self._exp(logs - left_out[:, 1]) - values
-        np.fill_diagonal(squares, np.inf)
-        self.slopes = left_out**2 / squares.min(axis=1)[:, None]
-
-    def __call__(self, places: _Array, near: _Array) -> tuple[_Array, _Array]:
-        """Values and estimated errors at ``places``, at squared distances ``near`` to the nodes."""
-        tail, count = _linear(places), len(self.nodes)
-        cubic = _cubic(near) @ self.cubic[:count] + tail @ self.cubic[count:]
-        plain, logged = cubic[:, 0], self._exp(cubic[:, 1])
-        plates = _thin_plate(near) @ self.plates[:count] + tail @ self.plates[count:]
-        closeness = 1 / (near + 1e-12)
-        closeness *= closeness
-        slopes = closeness @ self.slopes / closeness.sum(axis=1, keepdims=True) + 1e-30
-        share = slopes[:, 1] / slopes.sum(axis=1)  # of the plain one: the other's squared error
-        values = share * plain + (1 - share) * logged
-        slope = np.sqrt(share**2 * slopes[:, 0] + (1 - share) ** 2 * slopes[:, 1])
-        spread = np.abs(plain - plates) + np.abs(plain - logged)
-        return values, slope * np.sqrt(near.min(axis=1)) + spread / 2
-
-    def _exp(self, logs: _Array) -> _Array:
-        bounded: _Array = np.clip(logs, math.log(self.offset) - 1, self.highest)
-        return np.exp(bounded) - self.offset
-
-
-def _squares(one: _Array, two: _Array) -> _Array:
-    """Squared distances, ``(one, two)``."""
-    total = np.zeros((len(one), len(two)))
-    for a, b in zip(one.T, two.T, strict=True):
-        apart = np.subtract.outer(a, b)
-        apart *= apart
-        total += apart
-    return total
-
-
-def _linear(places: _Array) -> _Array:
-    return np.hstack([np.ones((len(places), 1)), places])
-
-
-def _bordered(kernel: _Array, tail: _Array) -> _Array:
-    corner = np.zeros((tail.shape[1], tail.shape[1]))
-    return np.block([[kernel, tail], [tail.T, corner]])
-
-
-def _cubic(squares: _Array) -> _Array:
-    """``r**3``."""
-    kernel: _Array = np.sqrt(squares)
-    kernel *= squares
-    return kernel
-
-
-def _thin_plate(squares: _Array) -> _Array:
-    """``r**2 log r``."""
-    kernel: _Array = np.log(np.maximum(squares, 1e-300))
-    kernel *= squares
-    return kernel / 2
-
-
-def _spacing(places: _Array) -> float:
-    return float(np.diff(np.unique(places[:, 0])).min())
 
 
 def _along_curve(steps: _Array) -> _Array:
@@ -548,7 +423,7 @@ def _greatest(
     """The probes, and the points of greatest ``excess`` that are not close to one another."""
     score = np.zeros(len(excess))
     score[unknown] = excess[unknown]
-    least = _spacing(places)
+    least = spacing(places)
     batch: list[int] = []
     for _ in range(min(_BATCH, len(unknown))):
         best = probes[len(batch)] if len(batch) < len(probes) else int(score.argmax())

@@ -141,7 +141,10 @@ def paper_figures(folder: str | os.PathLike[str], subjects: Sequence[Subject]) -
         if lines:
             words = f"Loss along one direction; bands are ±{style.Z95} standard errors of the mean"
             drawn["line"] = plot.line(lines, **options), words, lines
-            words = "Rise of the loss above its value at the solution, along one direction"
+            words = (
+                "Rise of the loss above its value at the solution, along one direction; bands are "
+                f"±{style.Z95} standard errors of the paired differences"
+            )
             drawn["rise"] = plot.line(lines, relative=True, **options), words, lines
         for name, (figure, words, shown) in drawn.items():
             file = folder / f"{_slug(group)}-{name}.pdf"

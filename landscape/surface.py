@@ -24,8 +24,8 @@ from landscape.schedule import EveryPoint, Refining, Schedule
 from landscape.store import json_text, save, writable
 
 _SAVE_EVERY = 10.0  # seconds between two saves of an unfinished surface
-_ROUND_SECONDS = 1.0  # what an interrupt may lose
-_MAX_ROUND = 64
+_ROUND_SECONDS = 3.0  # what an interrupt may lose
+_MAX_ROUND = 256
 
 
 def evaluate(
@@ -65,7 +65,8 @@ def evaluate(
         executor: how points are computed: ``"plain"``, ``"fused"``, ``"vmap"``, ``"compile"``,
             ``"cudagraph"``, or ``"auto"``: the candidates are run on the first points, checked against
             ``plain``, and the fastest is taken. All agree to rounding, not to the bit; a resumed run keeps
-            the one it began with. Name one where two runs must agree in every bit.
+            the one it began with. ``"repeatable"`` takes a fast one without asking the clock, for runs that
+            must agree in every bit.
         tolerance: evaluate only as many points as it takes to know the whole surface to this share of its
             range, and interpolate the others (:mod:`landscape.refine`); 0.01 as a rule.
         basin_tolerance: with ``tolerance``, also a pointwise relative tolerance where the loss is low.
@@ -74,7 +75,7 @@ def evaluate(
         slopes: also compute the derivatives along each axis, first (``slope_alpha``, one gradient a
             point) and second (``curvature_alpha``, one Hessian product an axis).
         shard: ``(i, n)``, ``1 <= i <= n``: evaluate every n-th point only, for job arrays; put the files
-            together with :func:`landscape.merge`. Name the executor, so that all shards use the same.
+            together with :func:`landscape.merge`. The executor must be named, or ``"repeatable"``.
         team: processes that share the work (:func:`landscape.parallel.join`).
         observer: called with the unfinished surface at every save.
 
@@ -140,8 +141,8 @@ def _check(
             )
         if executor == "auto":
             raise ValueError(
-                "a shard must name its executor, so that all shards compute in the same way: "
-                "executor='plain' always works, 'fused' is faster where it does"
+                "a shard must not choose its executor by the clock, or shards may differ: "
+                "name one, or say executor='repeatable'"
             )
     if getattr(objective, "norm", None) == "interpolated" and not plane.buffers:
         raise ValueError(
@@ -187,7 +188,7 @@ class _Run:
 
     def _evaluator(self, executor: str, schedule: Schedule) -> Evaluator:
         kept = self.surface.attrs.get("executor")
-        if kept is not None and executor not in ("auto", kept):
+        if kept is not None and executor not in ("auto", "repeatable", kept):
             raise ValueError(
                 f"{self.path} holds another surface: executor is {kept} there and {executor} here; "
                 "give another out=, or delete the file"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from landscape.batches import Batch, map_tensors
+from landscape.batches import Batch, map_tensors, recut
 from landscape.data_objective import DataObjective
 from landscape.directions import Plane
 from landscape.executors.loop import Places, PlainProgram, Unsupported
@@ -26,7 +26,8 @@ class CompiledProgram:
     def __init__(self, objective: DataObjective, plane: Plane, chunk: int | None) -> None:
         self._plain = PlainProgram(objective, plane)
         self._objective = objective
-        self._size = min(chunk or objective.batches[0].size, objective.batches[0].size)
+        batches = recut(objective.batches, chunk) if chunk else objective.batches
+        self._size = batches[0].size
         self._call = torch.compile(objective.call, dynamic=False)
 
     def block(self, places: Places) -> list[dict[str, Tensor]]:

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from landscape import device as devices
-from landscape.batches import Batch, tensors_in
+from landscape.batches import Batch, recut, tensors_in
 from landscape.data_objective import DataObjective
 from landscape.directions import Plane
 from landscape.evaluator import Columns, summary
 
-_BLOCK_BYTES = (
-    16 * 2**20
-)  # weights of the points of a block: small beside the activations of a chunk
-_MAX_BLOCK = 64
+_BLOCK_BYTES = 64 * 2**20  # weights of the points of a block
+_MAX_BLOCK = 256
 
 Places = np.ndarray[Any, np.dtype[Any]]
 
@@ -74,11 +72,7 @@ class ChunkLoop:
         self.setup_seconds = setup_seconds
         self._objective = objective
         self._program = program
-        self._batches = [
-            piece
-            for batch in objective.batches
-            for piece in (batch.split(chunk) if chunk else [batch])
-        ]
+        self._batches = recut(objective.batches, chunk) if chunk else list(objective.batches)
         centre = np.zeros((1, plane.axes))
         with torch.no_grad():
             size = sum(t.numel() * t.element_size() for t in tensors_in(program.block(centre)))
@@ -88,9 +82,14 @@ class ChunkLoop:
 
     def __call__(self, coordinates: Places, terms: bool = False) -> Columns:
         """See :class:`landscape.evaluator.Evaluator`."""
+        groups = -(-len(coordinates) // self._program.group)
+        rounds = max(1, -(-len(coordinates) // self._block))
+        size = self._program.group * -(
+            -groups // rounds
+        )  # blocks of one size: what they share is paid once each
         blocks = [
-            self._columns(coordinates[start : start + self._block], terms)
-            for start in range(0, len(coordinates), self._block)
+            self._columns(coordinates[start : start + size], terms)
+            for start in range(0, len(coordinates), size)
         ]
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 

@@ -55,7 +55,8 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
                 legendgroup=str(i),
             )
         )
-    remark = (f"band: ±{style.Z95} standard errors of the mean",) if bands else ()
+    kind = "paired difference" if relative else "mean"
+    remark = (f"band: ±{style.Z95} standard errors of the {kind}",) if bands else ()
     dress(figure, title, sheet.footnote(*remark))
     figure.update_layout(
         height=(400 if relative else 425) + TITLE_HEIGHT,

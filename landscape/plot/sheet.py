@@ -60,6 +60,7 @@ class Panel:
     loss: Array
     stderr: Array | None
     accuracy: Array | None
+    paired: tuple[Array, Array] | None = None  # rise over the centre, term by term, and its error
 
     def known(self) -> list[Array]:
         """The loss, then its standard error and the accuracy where the file has them."""
@@ -68,9 +69,11 @@ class Panel:
     def rise(self) -> Panel:
         """A line as its rise above its own loss at the centre.
 
-        It has no standard error: the two losses are of the same terms, so their errors are
-        correlated, and a surface file does not say how much.
+        Its standard error is that of the paired differences: the two losses are of the same terms, so
+        that their errors are correlated. Without it in the file there is none.
         """
+        if self.paired is not None and not self.alpha.all():
+            return replace(self, loss=self.paired[0], stderr=self.paired[1])
         centre = self.loss[int(np.argmin(np.abs(self.alpha)))]
         return replace(self, loss=np.asarray(self.loss - centre, np.float32), stderr=None)
 
@@ -262,6 +265,7 @@ def _panel(surface: xr.Dataset, index: int) -> Panel:
     loss = array("loss")
     if loss is None:  # pragma: no cover - _require_axes has refused it
         raise ValueError("the surface has no variable 'loss'")
+    rise, rise_stderr = array("rise"), array("rise_stderr")
     return Panel(
         label=label_of(surface, index),
         alpha=np.asarray(surface["alpha"].values, np.float32),
@@ -269,4 +273,5 @@ def _panel(surface: xr.Dataset, index: int) -> Panel:
         loss=loss,
         stderr=array("loss_stderr"),
         accuracy=array("accuracy"),
+        paired=None if rise is None or rise_stderr is None else (rise, rise_stderr),
     )

@@ -117,7 +117,8 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> Figure:
         width, height = style.COLUMN_WIDTH, 2.35
         top = 0.26 if title else 0.08
         bands = any(p.stderr is not None for p in sheet.panels)
-        remark = [f"band ±{style.Z95} standard errors"] if bands else []
+        kind = "paired standard errors" if relative else "standard errors"
+        remark = [f"band ±{style.Z95} {kind}"] if bands else []
         note = _wrapped(sheet.footnote(*remark), width)
         foot = 0.36 + _height(note)
         longest = max(len(p.label) for p in sheet.panels)

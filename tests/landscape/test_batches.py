@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
-from landscape.batches import Batch, map_tensors, materialize, tensors_in
+from landscape.batches import Batch, map_tensors, materialize, recut, tensors_in
 
 X = torch.arange(10.0).reshape(5, 2)
 Y = torch.arange(5)
@@ -118,3 +118,15 @@ def test_nestings_keep_their_kind():
     assert found["p"].b == 3 and found["l"][1] == "word"
     assert torch.equal(found["p"].a, X + 1) and torch.equal(found["t"][0], X + 1)
     assert [t is s for t, s in zip(tensors_in(tree), (X, Y, X), strict=True)] == [True] * 3
+
+
+def test_a_whole_is_cut_anew_and_a_callers_batches_are_not_joined():
+    x = torch.arange(10.0)[:, None]
+    pieces = materialize((x, x), 4, False, torch.zeros(0))
+    assert [b.size for b in recut(pieces, 6)] == [6, 4]
+    again = recut(pieces, 6)[0].args[0]
+    assert torch.equal(again, x[:6])
+    assert again.data_ptr() == pieces[0].args[0].data_ptr()  # views: nothing is copied
+    assert [b.size for b in recut(pieces[1:], 3)] == [3, 1, 2]
+    own = materialize([(x[:4], x[:4]), (x[4:], x[4:])], None, False, torch.zeros(0))
+    assert [b.size for b in recut(own, 5)] == [4, 5, 1]

@@ -175,7 +175,9 @@ def test_one_by_name(clock):
     )
     assert choose(objective, None, PLACES, "slow").evaluator.name == "slow"
     assert objective.built == ["slow"]
-    with pytest.raises(ValueError, match="'quick': expected auto or one of plain, slow, no$"):
+    with pytest.raises(
+        ValueError, match="'quick': expected auto, repeatable or one of plain, slow, no$"
+    ):
         choose(objective, None, PLACES, "quick")
     with pytest.raises(ValueError, match="'no' cannot serve this objective: no way$"):
         choose(objective, None, PLACES, "no")
@@ -190,7 +192,9 @@ def test_a_formula_has_the_plain_way_only():
     assert found["loss"].tolist() == found["rise"].tolist() == expected
     assert not found["loss_stderr"].any() and not found["rise_stderr"].any()
     assert found["terms"].tolist() == [[value] for value in expected]
-    with pytest.raises(ValueError, match="unknown executor 'fused': expected auto or one of plain"):
+    with pytest.raises(
+        ValueError, match="unknown executor 'fused': expected auto, repeatable or one of plain"
+    ):
         choose(bowl, plane, PLACES, "fused")
 
 
@@ -206,3 +210,21 @@ def test_a_network_is_measured_and_left_as_it_was():
     assert all((before[k] == v).all() for k, v in objective.module.state_dict().items())
     with pytest.raises(ValueError, match="'fused' cannot serve this objective: norm='batch'"):
         choose(conv_objective(norm="batch"), plane, PLACES, "fused")
+
+
+def test_repeatable_takes_the_first_fast_way_that_agrees_and_asks_no_clock(monkeypatch):
+    monkeypatch.setattr(subject, "time", None)
+    clock = Clock()
+    wrong = Fake(clock, "stacked", 0.1, loss=lambda p: p[:, 0] + 0.1)
+    objective = Objective(
+        plain=Fake(clock, "plain", 0.1), vmap=Fake(clock, "vmap", 0.0),
+        fused=Fake(clock, "fused", 9.0), stacked=wrong,
+    )  # fmt: skip
+    choice = choose(objective, None, PLACES, "repeatable")
+    assert choice.evaluator is objective.ways["fused"]
+    assert choice.left_out["stacked"].startswith("differs from plain by 0.")
+    assert "vmap" not in objective.built
+    objective = Objective(plain=Fake(clock, "plain", 0.1), fused=Unsupported("cannot"))
+    choice = choose(objective, None, PLACES, "repeatable")
+    assert choice.evaluator is objective.ways["plain"]
+    assert choice.left_out == {"fused": "cannot"}

@@ -99,11 +99,14 @@ def test_shards_of_different_surfaces_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shard": (1, 2)}, "must name its executor"),
+        ({"shard": (1, 2)}, "must not choose its executor by the clock"),
         ({"shard": (3, 2), "executor": "plain"}, r"shard is \(3, 2\)"),
         ({"shard": (1, 2), "executor": "plain", "tolerance": 0.1}, "do not go together"),
         ({"basin_tolerance": 0.1}, "basin_tolerance needs tolerance"),
-        ({"executor": "warp"}, "unknown executor 'warp': expected auto or one of plain, fused"),
+        (
+            {"executor": "warp"},
+            "unknown executor 'warp': expected auto, repeatable or one of plain, fused",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

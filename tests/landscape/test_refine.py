@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import RBFInterpolator
 from scipy.stats import hypergeom
 
+import landscape.interpolant as interpolant
 import landscape.refine as subject
 from landscape.refine import Refiner
 
@@ -378,11 +379,11 @@ def test_the_sample_is_just_large_enough(points, unknown, level):
 def test_the_interpolants_are_those_of_scipy():
     random = np.random.default_rng(1)
     nodes, values, places = random.random((40, 2)), random.random(40), random.random((9, 2))
-    model = subject._Interpolant(nodes, values, 0.1)
-    near, tail = subject._squares(places, nodes), subject._linear(places)
+    model = interpolant._Interpolant(nodes, values, 0.1)
+    near, tail = interpolant._squares(places, nodes), interpolant._linear(places)
     for kernel, name, solution in (
-        (subject._cubic(near), "cubic", model.cubic[:, 0]),
-        (subject._thin_plate(near), "thin_plate_spline", model.plates),
+        (interpolant._cubic(near), "cubic", model.cubic[:, 0]),
+        (interpolant._thin_plate(near), "thin_plate_spline", model.plates),
     ):
         expected = RBFInterpolator(nodes, values, kernel=name, degree=1)(places)
         np.testing.assert_allclose(np.hstack([kernel, tail]) @ solution, expected, rtol=1e-7)
@@ -391,7 +392,7 @@ def test_the_interpolants_are_those_of_scipy():
 def test_leave_one_out_residuals_are_those_of_leaving_one_out():
     random = np.random.default_rng(2)
     nodes, values = random.random((25, 2)), random.random(25)
-    model = subject._Interpolant(nodes, values, 0.1)
+    model = interpolant._Interpolant(nodes, values, 0.1)
     apart = np.linalg.norm(nodes[:, None] - nodes, axis=-1)
     np.fill_diagonal(apart, np.inf)
     for left in range(25):

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from landscape import plot
 from landscape.plot import style
@@ -162,7 +163,20 @@ def test_lines_of_all_subjects_stand_on_one_axis() -> None:
     assert figure.layout.updatemenus[0].buttons[1].args[1]["yaxis.type"] == "log"
 
 
-def test_a_rise_is_zero_at_the_centre_and_has_no_band() -> None:
+def test_a_rise_has_the_band_of_its_paired_differences() -> None:
+    line = bowl("one", 3.0, axes=1)
+    line["rise"] = line["loss"] - line["loss"][3]
+    line["rise_stderr"] = abs(line["alpha"]) * 0.05
+    figure = plot.line(line, relative=True)
+    band, mean = figure.data
+    assert mean.y[3] == 0 and mean.y[0] == pytest.approx(3.0)
+    assert band.y[0] - mean.y[0] == pytest.approx(1.96 * 0.05, rel=1e-5)
+    assert "paired difference" in figure.to_json()
+    static = plot.line(line, relative=True, backend="matplotlib")
+    assert any("paired" in text.get_text() for text in static.findobj(match=Text))
+
+
+def test_a_rise_without_them_is_zero_at_the_centre_and_has_no_band() -> None:
     figure = plot.line(bowl("one", 3.0, axes=1), relative=True)
     (mean,) = figure.data
     assert mean.y[3] == 0 and mean.y[0] == pytest.approx(3.0)
