@@ -5,8 +5,8 @@
 Processor seconds of one grid point on one thread, median of the rounds, each tool in a process of its own, one
 after the other, the whole round repeated so that a change of the machine's speed hits all of them. The
 limit is the forward pass' multiplications and additions over the rate of a 1536 x 1536 float32 matrix
-product, measured in the same round. Peers need an environment of their own (``benchmarks/peers.txt``).
-Markdown on standard output.
+product (best of five in each round, median of the rounds). Peers need an environment of their own
+(``benchmarks/peers.txt``). Markdown on standard output.
 """
 
 from __future__ import annotations
@@ -112,13 +112,14 @@ def table(net: str, executors: list[str], peers: str | None, rounds: int) -> Non
             if found is not None:
                 rows.setdefault(peer, []).append(found["seconds_per_point"])
                 details[peer] = {"peak_mb": found["peak_rss_mb"], "version": found["version"]}
-    limit = flops(net) / max(rates)
+    speed = statistics.median(rates)
+    limit = flops(net) / speed
     medians = {name: statistics.median(times) for name, times in rows.items()}
     best = min(value for name, value in medians.items() if name.startswith("**"))
     print(f"\n### {net}\n")
     print(
-        f"{flops(net) / 1e9:.2f} GFLOP a point, matrix product {max(rates) / 1e9:.0f} GFLOP/s "
-        f"({min(rates) / 1e9:.0f} in the slowest round): limit {1e3 * limit:.1f} ms.\n"
+        f"{flops(net) / 1e9:.2f} GFLOP a point, matrix product {speed / 1e9:.0f} GFLOP/s "
+        f"({min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f}): limit {1e3 * limit:.1f} ms.\n"
     )
     print("| tool | ms a point | spread | x limit | against our best | set-up s | peak MB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -308,11 +308,13 @@ class PooledConvolution(Step):
         half, channels = weight.shape[1] // 2, weight.shape[1] // 4
         out: Tensor = windows.new_empty(len(windows), channels)
         # A few rows at a time: the responses are four times the result, and stay in the cache.
+        responses, pairs = windows.new_empty(_ROWS, 2 * half), windows.new_empty(_ROWS, half)
         pieces = torch.split(windows, _ROWS), torch.split(out, _ROWS)
         for some, result in zip(*pieces, strict=True):
-            responses = some @ weight
-            pairs = torch.maximum(responses[:, :half], responses[:, half:])
-            torch.maximum(pairs[:, :channels], pairs[:, channels:], out=result)
+            four, two = responses[: len(some)], pairs[: len(some)]
+            torch.mm(some, weight, out=four)
+            torch.maximum(four[:, :half], four[:, half:], out=two)
+            torch.maximum(two[:, :channels], two[:, channels:], out=result)
         if bias is not None:
             out.add_(bias)
         if self._relu:
