@@ -1,6 +1,6 @@
 """What a point of a loss surface costs: ours against each peer and against the limit, in one run.
 
-    python benchmarks/surfaces.py [--peers PEERS/bin/python] [--nets mlp,conv4,...] [--executors plain,fused]
+    python benchmarks/surfaces.py [--peers PEERS/bin/python] [--nets mlp,conv4,...] [--executors NAME,...]
 
 Processor seconds of one grid point on one thread, median of the rounds, each tool in a process of its own, one
 after the other, the whole round repeated so that a change of the machine's speed hits all of them. The
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", help="interpreter of the peers' environment")
     parser.add_argument("--nets", default=",".join(POINTS))
-    parser.add_argument("--executors", default="plain,fused")
+    parser.add_argument("--executors", default="plain,chunked,fused")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ours", nargs=2, metavar=("NET", "EXECUTOR"), help=argparse.SUPPRESS)
     options = parser.parse_args()

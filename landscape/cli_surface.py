@@ -33,7 +33,7 @@ class Grid:
         orthogonal: make the directions exactly orthogonal, filter by filter.
         seed: of the directions.
         executor: auto (measured on the first points), repeatable (fast, but asks no clock: two runs agree
-            in every bit), plain, fused, vmap, compile, cudagraph; loop, stacked for meta objectives.
+            in every bit), plain, chunked, fused, vmap, compile, cudagraph; loop, stacked for meta objectives.
         tolerance: evaluate only as many points as it takes to know the surface to this share of its
             range, such as 0.01, and interpolate the others.
         basin_tolerance: also this relative tolerance at each point of the basin, such as 0.05.

@@ -62,8 +62,8 @@ def evaluate(
             the run is interrupted. A file of the same run is continued, a complete one returned.
         label: name of the subject, shown on figures.
         progress: called as ``progress(done, total)`` after each point.
-        executor: how points are computed: ``"plain"``, ``"fused"``, ``"vmap"``, ``"compile"``,
-            ``"cudagraph"``, or ``"auto"``: the candidates are run on the first points, checked against
+        executor: how points are computed: ``"plain"``, ``"chunked"``, ``"fused"``, ``"vmap"``,
+            ``"compile"``, ``"cudagraph"``, or ``"auto"``: the candidates are run on the first points, checked against
             ``plain``, and the fastest is taken. All agree to rounding, not to the bit; a resumed run keeps
             the one it began with. ``"repeatable"`` takes a fast one without asking the clock, for runs that
             must agree in every bit.

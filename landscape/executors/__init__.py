@@ -19,7 +19,7 @@ from landscape.executors.fused import FusedProgram
 from landscape.executors.loop import ChunkLoop, PlainProgram, Program, Unsupported
 from landscape.executors.stacked import VmapProgram
 
-_ACTIVATION_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}
+_ACTIVATION_BYTES = {"cpu": 6 * 2**20, "cuda": 512 * 2**20}
 """Largest activation of a chunk: on a CPU it should stay in the caches, on a GPU fill the device."""
 
 _MAX_CHUNK = {"cpu": 512, "cuda": 8192}
@@ -29,8 +29,9 @@ def candidates(objective: DataObjective, plane: Plane) -> dict[str, Callable[[],
     """The ways to evaluate ``objective`` on ``plane``, by name; each is built when it is called.
 
     ``plain`` calls the network functionally on the objective's own batches and is what the others are
-    checked against; ``fused`` rewrites the network for the plane; ``vmap`` stacks points; ``compile`` goes
-    through ``torch.compile``; ``cudagraph`` replays a recording (CUDA only). Building one may raise
+    checked against; ``chunked`` is the same in chunks whose activations stay in the caches; ``fused``
+    rewrites the network for the plane; ``vmap`` stacks points; ``compile`` goes through
+    ``torch.compile``; ``cudagraph`` replays a recording (CUDA only). Building one may raise
     `Unsupported`.
     """
     cuda = plane.origin.device.type == "cuda"
@@ -47,6 +48,7 @@ def candidates(objective: DataObjective, plane: Plane) -> dict[str, Callable[[],
 
     result = {
         "plain": made("plain", lambda: PlainProgram(objective, plane), None),
+        "chunked": made("chunked", lambda: PlainProgram(objective, plane), cut),
         "fused": made("fused", lambda: FusedProgram(objective, plane), cut),
         "vmap": made("vmap", lambda: VmapProgram(objective, plane), cut),
         "compile": made("compile", lambda: CompiledProgram(objective, plane, cut), cut),

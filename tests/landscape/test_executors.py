@@ -28,7 +28,7 @@ from landscape.executors.fused import FusedProgram
 from landscape.surface import evaluate
 
 PLACES = np.array([[0.0, 0.0], [0.7, -0.4], [-1.1, 0.3], [0.0, 1.0]])
-WAYS = ("plain", "fused", "vmap")
+WAYS = ("plain", "chunked", "fused", "vmap")
 COLUMNS = ("loss", "loss_stderr", "rise", "rise_stderr", "accuracy")
 
 
@@ -167,7 +167,7 @@ def test_blocks_are_whole_groups_and_small_networks_get_large_ones(way):
         nn.Sequential(nn.Linear(1000, 300)), (torch.zeros(2, 1000), torch.zeros(2, 300)), "l1_loss"
     )
     (evaluator,) = evaluators(big, moved(big), (way,))
-    assert evaluator._block in {"plain": {55}, "fused": {256}, "vmap": {48}}[way]
+    assert evaluator._block in {"plain": {55}, "chunked": {55}, "fused": {256}, "vmap": {48}}[way]
 
 
 @pytest.mark.parametrize(("kilobytes", "examples"), [(1, 16), (80, 20), (400, 100), (10**6, 512)])

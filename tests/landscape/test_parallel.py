@@ -105,7 +105,7 @@ def test_shards_of_different_surfaces_are_refused(tmp_path):
         ({"basin_tolerance": 0.1}, "basin_tolerance needs tolerance"),
         (
             {"executor": "warp"},
-            "unknown executor 'warp': expected auto, repeatable or one of plain, fused",
+            "unknown executor 'warp': expected auto, repeatable or one of plain, chunked",
         ),
     ],
 )
