@@ -15,6 +15,9 @@ from landscape.evaluator import Columns, Evaluator, PointByPoint
 from landscape.executors import Unsupported, candidates
 from landscape.objective import Objective
 
+_HOPELESS = (
+    8.0  # times the plain way's time for a point: vmap over convolutions on a CPU, as a rule
+)
 _TRIAL_SECONDS = 2.0  # what a trial of one candidate may cost, roughly
 _MAX_TRIAL_POINTS = 16
 _WORTH_MEASURING = 16  # with fewer points than this a trial costs more than it can save
@@ -135,15 +138,19 @@ def _measured(
     some = places[
         : int(np.clip(_TRIAL_SECONDS / per_point, 2, min(_MAX_TRIAL_POINTS, len(places))))
     ]
-    expected, seconds = _timed(plain, some)
-    result = Choice(plain, {plain.name: seconds}, {plain.name: plain.setup_seconds})
-    best, least = plain, seconds * len(places)
+    expected, each = _timed(plain, some)
+    result = Choice(plain, {plain.name: each}, {plain.name: plain.setup_seconds})
+    best, least = plain, each * len(places)
     for name, build in offered.items():
         if name == "compile" and least < _WORTH_COMPILING:
             result.left_out[name] = f"the surface takes {least:.0f} s without it"
             continue
         try:
             evaluator = build()
+            if name != "compile" and evaluator.setup_seconds > _HOPELESS * (each + 0.1):
+                took = f"{evaluator.setup_seconds:.1f} s for its first point"
+                result.left_out[name] = f"{took}, plain takes {each:.2g} s"
+                continue
             evaluator(some[:2])  # the first call of its kind sets things up
             found, seconds = _timed(evaluator, some)
         except Unsupported as error:

@@ -228,3 +228,11 @@ def test_repeatable_takes_the_first_fast_way_that_agrees_and_asks_no_clock(monke
     choice = choose(objective, None, PLACES, "repeatable")
     assert choice.evaluator is objective.ways["plain"]
     assert choice.left_out == {"fused": "cannot"}
+
+
+def test_a_way_that_is_hopeless_on_its_first_point_costs_no_more(clock):
+    slow = Fake(clock, "vmap", 0.01, setup=30.0)
+    objective = Objective(plain=Fake(clock, "plain", 0.5), vmap=slow)
+    choice = choose(objective, None, PLACES)
+    assert choice.evaluator.name == "plain" and not slow.asked
+    assert choice.left_out["vmap"] == "30.0 s for its first point, plain takes 0.5 s"
