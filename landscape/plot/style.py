@@ -188,8 +188,10 @@ def footnote(attrs: Mapping[str, Any], group: str = "", extra: Sequence[str] = (
     if "points" in attrs:
         points = int(attrs["points"])
         parts.append(f"{points}×{points} points" if attrs.get("axes") == 2 else f"{points} points")
-    if refinement(attrs) is not None:
-        parts.append(refinement_text(attrs))
+    found = refinement(attrs)
+    if found is not None:  # short: figures are narrow, the rest is in refinement_text
+        note = f"{found['evaluations']} computed, others ±{found['achieved']:.1%} of the range"
+        parts.append(f"{note} ({found['outcome']})")
     return " · ".join([*parts, *extra])
 
 
