@@ -129,6 +129,13 @@ class Sheet:
         """Lines as their rise above the loss at their own centre."""
         panels = tuple(p.rise() for p in self.panels)
         low, high = _extent(panels)
+        for panel in panels:  # the bands too: a rise and its error are of one size
+            edges = panel.band()[1]
+            edges = edges[np.isfinite(edges)]
+            low, high = (
+                min(low, float(edges.min(initial=low))),
+                max(high, float(edges.max(initial=high))),
+            )
         return replace(self, panels=panels, low=low, high=high)
 
     def footnote(self, *extra: str) -> str:

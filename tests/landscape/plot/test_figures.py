@@ -166,12 +166,15 @@ def test_lines_of_all_subjects_stand_on_one_axis() -> None:
 def test_a_rise_has_the_band_of_its_paired_differences() -> None:
     line = bowl("one", 3.0, axes=1)
     line["rise"] = line["loss"] - line["loss"][3]
-    line["rise_stderr"] = abs(line["alpha"]) * 0.05
+    line["rise_stderr"] = abs(line["alpha"]) * 0.5
     figure = plot.line(line, relative=True)
     band, mean = figure.data
     assert mean.y[3] == 0 and mean.y[0] == pytest.approx(3.0)
-    assert band.y[0] - mean.y[0] == pytest.approx(1.96 * 0.05, rel=1e-5)
+    assert band.y[0] - mean.y[0] == pytest.approx(1.96 * 0.5, rel=1e-5)
     assert "paired difference" in figure.to_json()
+    low, high = figure.layout.yaxis.range
+    drawn = band.y[np.isfinite(band.y)]
+    assert low <= drawn.min() and drawn.max() <= high
     static = plot.line(line, relative=True, backend="matplotlib")
     assert any("paired" in text.get_text() for text in static.findobj(match=Text))
 
