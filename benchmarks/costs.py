@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 from landscape.space import ParameterSpace
-from landscape.spectrum import ConvergenceWarning, eigenpairs
+from landscape.spectra.eigenpairs import ConvergenceWarning, eigenpairs
 from sharpmaml import models
 from sharpmaml.data import make_source
 from sharpmaml.inner import InnerLoop

@@ -18,14 +18,25 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules={"plot", "report", "sharpness"},
     submod_attrs={
-        "directions": ["Plane", "interpolation", "random_plane"],
-        "hessian": ["HessianOperator"],
         "data_objective": ["DataObjective"],
+        "directions": ["Plane", "interpolation", "random_plane"],
         "objective": ["FunctionObjective", "Objective"],
-        "space": ["ParameterSpace"],
-        "spectrum": ["ConvergenceWarning", "Eigenpairs", "Trace", "eigenpairs", "trace"],
-        "store": ["load", "save"],
+        "operators": ["operator_of"],
+        "operators.gauss_newton": ["FisherOperator", "GGNOperator"],
+        "operators.hessian": ["HessianOperator"],
+        "operators.selftest": ["OperatorError"],
         "resume": ["merge"],
+        "space": ["ParameterSpace"],
+        "spectra.along_training": ["along_training"],
+        "spectra.data_noise": ["HeldOut", "held_out"],
+        "spectra.density": ["Density", "density"],
+        "spectra.eigenpairs": ["ConvergenceWarning", "Eigenpairs", "eigenpairs"],
+        "spectra.functionals": ["Estimate", "functional"],
+        "spectra.layers": ["layer_eigenpairs"],
+        "spectra.plane_map": ["curvature_map"],
+        "spectra.stability": ["Stability", "stability"],
+        "spectra.traces": ["Trace", "trace"],
+        "store": ["load", "save"],
         "surface": ["evaluate"],
     },
 )
@@ -34,11 +45,22 @@ if TYPE_CHECKING:
     from landscape import plot, report, sharpness
     from landscape.data_objective import DataObjective
     from landscape.directions import Plane, interpolation, random_plane
-    from landscape.hessian import HessianOperator
     from landscape.objective import FunctionObjective, Objective
+    from landscape.operators import operator_of
+    from landscape.operators.gauss_newton import FisherOperator, GGNOperator
+    from landscape.operators.hessian import HessianOperator
+    from landscape.operators.selftest import OperatorError
     from landscape.resume import merge
     from landscape.space import ParameterSpace
-    from landscape.spectrum import ConvergenceWarning, Eigenpairs, Trace, eigenpairs, trace
+    from landscape.spectra.along_training import along_training
+    from landscape.spectra.data_noise import HeldOut, held_out
+    from landscape.spectra.density import Density, density
+    from landscape.spectra.eigenpairs import ConvergenceWarning, Eigenpairs, eigenpairs
+    from landscape.spectra.functionals import Estimate, functional
+    from landscape.spectra.layers import layer_eigenpairs
+    from landscape.spectra.plane_map import curvature_map
+    from landscape.spectra.stability import Stability, stability
+    from landscape.spectra.traces import Trace, trace
     from landscape.store import load, save
     from landscape.surface import evaluate
 

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from landscape import console
+from landscape.cli_hessian import hessian
 from landscape.cli_source import Flag, Source, Where, require_suffix
 from landscape.cli_surface import merge, surface
 
@@ -26,6 +27,7 @@ _SOURCE = Source()
 
 app.command(surface)
 app.command(merge)
+app.command(hessian)
 
 
 @app.command
@@ -68,67 +70,6 @@ def inspect(checkpoint: Path, /, *, json: Flag = False) -> None:
 
 
 @app.command
-def hessian(
-    checkpoint: Path,
-    /,
-    *,
-    k: Annotated[int, Parameter(name=["-k"])] = 5,
-    method: str = "lanczos",
-    which: str = "LA",
-    tol: float = 1e-3,
-    seed: int = 0,
-    json: Flag = False,
-    source: Where = _SOURCE,
-) -> None:
-    """Compute the extreme eigenvalues of the Hessian, each with its residual.
-
-    Args:
-        checkpoint: a checkpoint folder or run folder of ours, or a weights file.
-        k: number of eigenvalues.
-        method: lanczos, or power (power iteration with deflation).
-        which: LA the largest, SA the smallest, LM the largest in magnitude.
-        tol: residual to reach, as a share of each eigenvalue's own magnitude.
-        seed: of the start vector.
-        json: print one JSON document instead.
-        source: what the loss is a loss of.
-    """
-    from landscape.spectrum import ConvergenceWarning, eigenpairs
-
-    objective = source.objective(checkpoint)
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # said below, in one line, with the exit status
-        pairs = eigenpairs(objective, k=k, method=method, which=which, tol=tol, seed=seed)
-    values, residuals = pairs.values.tolist(), pairs.residuals.tolist()
-    rows = [
-        {"value": v, "residual": r, "interval": [v - r, v + r]}
-        for v, r in zip(values, residuals, strict=True)
-    ]
-    if json:
-        console.print_json(
-            {
-                "eigenvalues": rows,
-                "products": pairs.products,
-                "converged": pairs.converged,
-                "outcome": pairs.outcome,
-                "method": method,
-                "which": which,
-                "tol": tol,
-                "seed": seed,
-                "objective": objective.settings,
-            }
-        )
-    else:
-        print("eigenvalue        residual   interval that holds an eigenvalue for certain")
-        for v, r in zip(values, residuals, strict=True):
-            print(f"{v:<16.8g}  {r:<9.2g}  [{v - r:.8g}, {v + r:.8g}]")
-        print(f"{pairs.products} Hessian products; {pairs.outcome}")
-    if not pairs.converged:
-        raise console.Untrusted(f"not converged: {pairs.outcome}")
-
-
-@app.command
 def sharpness(
     checkpoint: Path,
     /,
@@ -150,7 +91,7 @@ def sharpness(
         source: what the loss is a loss of.
     """
     from landscape.sharpness import sharpness as run
-    from landscape.spectrum import ConvergenceWarning
+    from landscape.spectra.eigenpairs import ConvergenceWarning
 
     objective = source.objective(checkpoint)
     names = "all" if measures == "all" else [name.strip() for name in measures.split(",")]

@@ -23,7 +23,7 @@ from landscape.plot.table import Cell, Table
 from landscape.report import Subject, comparison_page, paper_figures
 from landscape.sharpness import MEASURES as REGISTRY
 from landscape.sharpness import Measurement, SharpnessReport, sharpness
-from landscape.spectrum import ConvergenceWarning
+from landscape.spectra.eigenpairs import ConvergenceWarning
 from landscape.surface import evaluate
 
 Progress = Callable[[int, int, str], None]

@@ -6,14 +6,18 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from landscape import device as devices
 from landscape.batches import Batch, Data, materialize
+from landscape.norms import native_norms, recording, use_primitive_norms
 from landscape.objective import digest, gradient_of, hvp_of, standard_error
+from landscape.parts import Part, Tensors
 from landscape.scoring import Loss, Metric, fits_accuracy, per_example, resolve_loss, resolve_metric
 from landscape.space import ParameterSpace
 
@@ -40,7 +44,7 @@ class DataObjective:
         metrics: ``"accuracy"`` (reported where the labels are classes) or callables
             ``(output, y) -> (examples,)``.
         norm: batch-norm statistics: ``"eval"`` the stored ones, ``"batch"`` those of each batch,
-            ``"recalibrate"`` recomputed over all data at each ``theta`` (values only, no derivatives),
+            ``"recalibrate"`` recomputed over all data at each ``theta``, derivatives included,
             ``"interpolated"`` those that a plane between checkpoints carries, on surfaces; elsewhere the
             stored ones.
         batch_size: how a pair of tensors is cut. With ``norm="batch"`` the cut changes the loss, and
@@ -155,28 +159,39 @@ class DataObjective:
         return {"loss": float(terms.mean()), "loss_stderr": error, **extra}
 
     def gradient(self, theta: Tensor) -> Tensor:
-        """Gradient ``(params,)``, one batch's graph in memory at a time.
-
-        Raises:
-            ValueError: ``norm="recalibrate"``, whose statistics are not differentiated.
-        """
-        self._need_derivatives()
-        total = torch.zeros_like(theta)
-        for batch in self.batches:
-            total += gradient_of(lambda t, batch=batch: self._sum(self.state(t), batch), theta)  # type: ignore[misc]
-        return total / self.examples
+        """Gradient ``(params,)``, the graph of one part in memory at a time (see :meth:`parts`)."""
+        return self._mean(lambda total: gradient_of(total, theta))
 
     def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
-        """Hessian times ``v (params,)`` by double backward, every batch weighted by its size.
+        """Hessian times ``v (params,)`` by double backward, every batch weighted by its size."""
+        return self._mean(lambda total: hvp_of(total, theta, v))
+
+    def parts(self) -> list[Part]:
+        """One part a batch, weighted by its size, for derivatives of the loss.
+
+        With ``norm="recalibrate"`` the statistics couple all batches: there is a single part, whose graph
+        holds two passes over all data, one for the statistics and one for the loss. Batch and instance
+        norms with batch statistics, where torch gets some derivatives wrong, are computed from
+        elementary operations (:mod:`landscape.norms`), by a copy of the network that shares its
+        tensors; values agree within rounding.
 
         Raises:
-            ValueError: ``norm="recalibrate"``, whose statistics are not differentiated.
+            ValueError: ``norm="recalibrate"`` and a batch norm whose statistics cannot be followed.
         """
-        self._need_derivatives()
-        total = torch.zeros_like(theta)
-        for batch in self.batches:
-            total += hvp_of(lambda t, batch=batch: self._sum(self.state(t), batch), theta, v)  # type: ignore[misc]
-        return total / self.examples
+        kernels = partial(devices.differentiable_kernels, self._recurrent)
+        pieces = [self.batches] if self._recalibrates else [[batch] for batch in self.batches]
+        return [self._part(batches, kernels) for batches in pieces]
+
+    def double(self) -> DataObjective:
+        """The same objective in float64: network, data and point, and no reduced precision."""
+        made = copy.copy(self)
+        made.__dict__.pop("_smooth", None)
+        made._precision = None
+        made.theta = self.theta.double()
+        made.module = copy.deepcopy(self.module).double()
+        made.batches = [batch.map(_double) for batch in self.batches]
+        made.settings = {**self.settings, "dtype": "float64", "precision": "float64"}
+        return made
 
     def state(self, theta: Tensor) -> dict[str, Tensor]:
         """The tensors by name that :meth:`call` takes: views of ``theta``, and recomputed statistics."""
@@ -185,10 +200,13 @@ class DataObjective:
 
     def call(self, state: Mapping[str, Tensor], batch: Batch) -> Any:
         """The network's output on one batch, with the tensors of ``state`` in place of its own."""
+        return self._call(self.module, state, batch)
+
+    def _call(self, module: nn.Module, state: Mapping[str, Tensor], batch: Batch) -> Any:
         if self._changes_inputs is not False:
             batch = batch.map(torch.clone)
         with self._autocast():
-            output = functional_call(self.module, dict(state), batch.args, dict(batch.kwargs))
+            output = functional_call(module, dict(state), batch.args, dict(batch.kwargs))
         if self._changes_inputs is None:
             # A first call on copies tells; in inference mode tensors do not count their changes.
             counted = [t for t in batch.tensors() if not t.is_inference()]
@@ -227,6 +245,52 @@ class DataObjective:
             return nullcontext()
         # The cache would keep the cast weights of an earlier point.
         return torch.autocast(self.theta.device.type, torch.bfloat16, cache_enabled=False)
+
+    @cached_property
+    def _smooth(self) -> nn.Module:
+        """The network that is differentiated: :attr:`module`, or a copy with norms from primitives."""
+        if not self._recalibrates and not native_norms(self.module, order=2):
+            return self.module
+        shared = {id(t): t for t in [*self.module.parameters(), *self.module.buffers()]}
+        return use_primitive_norms(copy.deepcopy(self.module, shared))
+
+    @property
+    def _recurrent(self) -> bool:
+        return any(isinstance(m, nn.RNNBase | nn.RNNCellBase) for m in self.module.modules())
+
+    def _mean(self, derivative: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> Tensor:
+        """The mean of a derivative over all examples, from that of a sum over some of them."""
+        total = torch.zeros_like(self.theta)
+        for part in self.parts():
+            with part.kernels():
+                total = total + derivative(
+                    lambda theta, part=part: part.total(self.space.unflatten(theta))  # type: ignore[misc]
+                )
+        return total / self.examples
+
+    def _part(self, batches: Sequence[Batch], kernels: Callable[[], Any]) -> Part:
+        size = sum(batch.size for batch in batches)
+
+        def output(tensors: Tensors) -> Any:
+            state = tensors
+            if self._recalibrates:
+                with recording(self._smooth) as statistics:
+                    for batch in batches:
+                        self._call(self._smooth, tensors, batch)
+                state = {**tensors, **statistics()}
+            outputs = [self._call(self._smooth, state, batch) for batch in batches]
+            return outputs if self._recalibrates else outputs[0]
+
+        def loss_of(output: Any) -> Tensor:
+            if not self._recalibrates:
+                return self.loss_of(output, batches[0])
+            losses = [self.loss_of(o, batch) for o, batch in zip(output, batches, strict=True)]
+            if all(loss.dim() for loss in losses):
+                return torch.cat(losses)
+            weighted = [loss * batch.size for loss, batch in zip(losses, batches, strict=True)]
+            return torch.stack(weighted).sum() / size
+
+        return Part(size, lambda tensors: loss_of(output(tensors)), output, loss_of, kernels)
 
     def _fixed(self) -> Iterable[Tensor]:
         """What the loss depends on beside theta and the data: frozen parameters and buffers."""
@@ -270,12 +334,6 @@ class DataObjective:
                 m.eval()
         return buffers
 
-    def _need_derivatives(self) -> None:
-        if self._recalibrates:
-            raise ValueError(
-                "norm='recalibrate' has values but no derivatives; use norm='eval' or norm='batch'"
-            )
-
 
 def _named_metrics(metrics: Sequence[Metric]) -> dict[str, Callable[[Any, Any], Tensor]]:
     named = [resolve_metric(metric) for metric in metrics]
@@ -287,6 +345,10 @@ def _named_metrics(metrics: Sequence[Metric]) -> dict[str, Callable[[Any, Any], 
             f"and none of {', '.join(_COLUMNS)}"
         )
     return dict(named)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _one_each(values: Tensor, batch: Batch) -> Tensor:

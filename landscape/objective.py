@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from landscape.parts import Part
 from landscape.space import ParameterSpace
 
 
@@ -111,6 +112,10 @@ class FunctionObjective:
     def hvp(self, theta: Tensor, v: Tensor) -> Tensor:
         """``(params,)``, by double backward."""
         return hvp_of(self.value, theta, v)
+
+    def parts(self) -> list[Part]:
+        """The function as its own only part."""
+        return [Part(1, lambda tensors: self._function(self.space.join(tensors)))]
 
 
 def gradient_of(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 _TIMEOUT = timedelta(minutes=10)  # of one exchange: a rank that is gone is noticed by then
 
@@ -48,6 +49,14 @@ class Team:
         for position in range(sum(len(part) for part in parts)):
             merged.append(parts[position % self.size][position // self.size])
         return merged
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of everybody's tensor, on every process; one exchange."""
+        if self.size == 1:
+            return tensor
+        total = tensor.detach().cpu()  # gloo meets on the CPU
+        dist.all_reduce(total)
+        return total.to(tensor.device)
 
     def agree(self, value: T) -> T:
         """Rank 0's value, on every process."""

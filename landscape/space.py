@@ -138,6 +138,17 @@ class ParameterSpace:
                 )
         return torch.cat([tensors[name].detach().reshape(-1) for name in self.names])
 
+    def join(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Tensors by name -> one vector ``(params,)``, differentiable."""
+        pieces = [tensors[name].reshape(-1) for name in self.names]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def only(self, names: Sequence[str]) -> ParameterSpace:
+        """The space of some of the tensors, in the order of this one."""
+        rows = zip(self.names, self.shapes, self.roles, self.groupings, strict=True)
+        kept = [row for row in rows if row[0] in names]
+        return ParameterSpace(*zip(*kept, strict=True))
+
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Vector ``(params,)`` -> views by name; differentiable, and nothing is copied.
 

@@ -1,4 +1,4 @@
-"""Surfaces on disk: NetCDF files that appear whole or not at all. No torch: a saved surface is just numbers."""
+"""Surfaces and spectra on disk: NetCDF files that appear whole or not at all. No torch: they are just numbers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ import xarray as xr
 SCHEMA = "landscape.surface/1"
 """Name and version of the file format, written down in ``docs/schema.md``."""
 
+CURVATURE_MAP = "landscape.curvature_map/1"
+"""Schema of what :func:`landscape.spectra.plane_map.curvature_map` returns."""
+
+ALONG_TRAINING = "landscape.along_training/1"
+"""Schema of what :func:`landscape.spectra.along_training.along_training` returns."""
+
+_NEEDED = {SCHEMA: ("loss", "evaluated", "alpha")}
 _LISTS = ("ignore", "direction_norms")  # NetCDF gives lists of one back as scalars
 
 
@@ -41,29 +48,35 @@ def save(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str]) -> xr.Dataset:
+def load(path: str | os.PathLike[str], schema: str = SCHEMA) -> xr.Dataset:
     """Read a surface into memory; the file is closed again.
 
+    Args:
+        path: the file.
+        schema: what it must hold: a surface, a :data:`CURVATURE_MAP` or an :data:`ALONG_TRAINING`.
+
     Raises:
-        ValueError: no such file, not a NetCDF file, cut short, or not a surface of this schema.
+        ValueError: no such file, not a NetCDF file, cut short, or of another schema.
     """
     source = Path(path)
     if not source.is_file():
         raise ValueError(f"{source}: no such file")
     try:
         with xr.open_dataset(source, engine="h5netcdf") as dataset:
-            surface = dataset.load().drop_encoding()
+            found = dataset.load().drop_encoding()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{source}: not a NetCDF file, or cut short ({reason})") from error
-    schema = surface.attrs.get("schema")
-    if schema != SCHEMA:
-        raise ValueError(f"{source}: not a surface file: schema is {schema!r}, expected {SCHEMA!r}")
-    missing = [name for name in ("loss", "evaluated", "alpha") if name not in surface.variables]
+    if found.attrs.get("schema") != schema:
+        kind = schema.partition(".")[2].partition("/")[0].replace("_", " ")
+        raise ValueError(
+            f"{source}: not a {kind} file: schema is {found.attrs.get('schema')!r}, expected {schema!r}"
+        )
+    missing = [name for name in _NEEDED.get(schema, ()) if name not in found.variables]
     if missing:
         raise ValueError(f"{source}: not a whole surface: variable {missing[0]!r} is missing")
-    surface.attrs = {name: _decoded(name, value) for name, value in surface.attrs.items()}
-    return surface
+    found.attrs = {name: _decoded(name, value) for name, value in found.attrs.items()}
+    return found
 
 
 def writable(path: str | os.PathLike[str]) -> Path:

@@ -17,7 +17,7 @@ from landscape import device as devices
 from sharpmaml.checkpoint import LABELS
 from sharpmaml.config import TrainConfig
 from sharpmaml.data import load_images
-from sharpmaml.study import Study, as_text
+from sharpmaml.study import Study
 from sharpmaml.training import train
 
 METHODS = ("maml", "sharp-low", "sharp-up", "sharp-both")
@@ -34,6 +34,7 @@ _FULL: dict[str, Any] = {
         "worst_l2": {"steps": 3},
         "average": {"pairs": 8},
     },
+    "eigenvalues": {"k": 1, "tol": 2e-2, "probes": 3},
 }
 _QUICK: dict[str, Any] = {
     "test_episodes": 30,
@@ -42,6 +43,7 @@ _QUICK: dict[str, Any] = {
     "line_points": 9,
     "measures": ("gradient_norm", "lambda_max", "sam", "average"),
     "settings": {"average": {"pairs": 4}, "lambda_max": {"tol": 5e-2}},
+    "eigenvalues": {"k": 1, "tol": 5e-2, "probes": 2},
     "figures": False,
 }
 
@@ -84,7 +86,7 @@ def run_demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
         + (" --quick" if quick else "")
         + (f" --seed {seed}" if seed else ""),
     )
-    print("\n".join(as_text(table) for table in tables))
+    print("\n".join(table.to_text() for table in tables))
     _say(f"\nDone in {time.monotonic() - began:.0f} s. Open {page}")
     return page
 

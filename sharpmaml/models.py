@@ -2,7 +2,8 @@
 
 The Hessian of a meta objective differentiates three times, and torch's own BatchNorm (with batch
 statistics), InstanceNorm and LayerNorm return silently wrong numbers there. `BatchStatNorm` is written
-from elementary operations instead; ``tests/sharpmaml/test_models.py`` holds both facts.
+from elementary operations instead; ``tests/sharpmaml/test_models.py`` holds both facts. Networks of other
+making go through `with_primitive_norms`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from landscape.norms import native_norms, with_primitive_norms
+
+__all__ = [
+    "FACTORIES",
+    "BatchStatNorm",
+    "ConvBlock",
+    "SpatialMean",
+    "build",
+    "conv4",
+    "mlp",
+    "native_norms",
+    "with_primitive_norms",
+]
 
 
 class BatchStatNorm(nn.Module):

@@ -16,7 +16,8 @@ from landscape.plot.table import Cell, Table
 from sharpmaml.checkpoint import Checkpoint, read
 from sharpmaml.config import TrainConfig
 from sharpmaml.evaluation import Evaluation, evaluate
-from sharpmaml.objective import meta_objective
+from sharpmaml.objective import MetaObjective, meta_objective
+from sharpmaml.spectra import Spectra, spectra, table
 
 SPLITS = ("train", "test")
 
@@ -37,6 +38,8 @@ class Study:
         device: where to compute.
         figures: whether to draw vector figures beside the page.
         folder: name of the folder in ``out`` where measurements are kept.
+        eigenvalues: settings of :func:`sharpmaml.spectra.spectra` (``k``, ``tol``, ``probes``), on the test
+            episodes; ``None`` leaves these out.
     """
 
     out: Path
@@ -50,6 +53,7 @@ class Study:
     device: str = "auto"
     figures: bool = True
     folder: str = "measurements"
+    eigenvalues: Mapping[str, Any] | None = None
 
     def measure(
         self,
@@ -76,15 +80,32 @@ class Study:
             tell(0, self.test_episodes, f"accuracy on {split} classes")
             scores[split] = self._score(given, split)
             tell(self.test_episodes, self.test_episodes, f"accuracy on {split} classes")
-        objectives = {
-            f"{split} episodes": meta_objective(
-                given, episodes=self.tasks, seed=self.seed, split=split, device=self.device
-            )
-            for split in SPLITS
-        }
+        objectives = {f"{split} episodes": self._objective(given, split) for split in SPLITS}
         made = {"weights": given.fingerprint, "iterations": given.step, **_shown(given.config)}
         (into or self.comparison()).add(label, objectives, progress, made)
+        if self.eigenvalues is not None:
+            self.spectra(given, tell)
         return scores
+
+    def spectra(self, given: Checkpoint, progress: Progress | None = None) -> Spectra:
+        """Eigenvalues of one run on the test episodes, before and after adaptation and of the meta loss.
+
+        Args:
+            given: a checkpoint.
+            progress: called as ``progress(done, total, what)``.
+        """
+        objective, chosen = self._objective(given, "test"), dict(self.eigenvalues or {})
+        kept = self.out / self.folder / f"spectra-{given.fingerprint}-{self.seed}.json"
+        wanted = json.loads(json.dumps({**objective.settings, **chosen, "seed": self.seed}))
+        try:
+            found = Spectra.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+            if all(found.settings[key] == value for key, value in wanted.items()):
+                return found
+        except (OSError, ValueError, LookupError, TypeError):
+            pass  # missing or damaged: measured again
+        found = spectra(objective, seed=self.seed, progress=progress, **chosen)
+        _write(kept, found.to_dict())
+        return found
 
     def comparison(self) -> Comparison:
         """An empty comparison with the settings of this study."""
@@ -112,16 +133,18 @@ class Study:
         """
         together = self.comparison()
         scores = {label: self.measure(label, run, into=together) for label, run in runs.items()}
-        accuracy = _accuracy_table(scores)
+        tables = [_accuracy_table(scores)]
+        if self.eigenvalues is not None:
+            tables.append(table({label: self.spectra(read(run)) for label, run in runs.items()}))
         page = together.write(
             self.out / "index.html",
             title=title,
             lead=_lead(scores, together, self.tasks, recipe),
-            tables=[accuracy],
+            tables=tables,
             settings={"command": recipe},
             figures=self.figures,
         )
-        return page, [accuracy, *together.tables()]
+        return page, [*tables, *together.tables()]
 
     def _score(self, given: Checkpoint, split: str) -> Evaluation:
         kept = self.out / self.folder / f"scores-{given.fingerprint}-{split}-{self.seed}.json"
@@ -138,28 +161,27 @@ class Study:
         found = evaluate(
             given, episodes=self.test_episodes, split=split, seed=self.seed, device=self.device
         )
-        kept.parent.mkdir(parents=True, exist_ok=True)
         record = {
             "metric": found.metric,
             "scores": found.scores.tolist(),
             "inner_steps": found.settings["inner_steps"],
             "settings": found.settings,
         }
-        temporary = kept.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(record), encoding="utf-8")
-        temporary.replace(kept)
+        _write(kept, record)
         return found
 
+    def _objective(self, given: Checkpoint, split: str) -> MetaObjective:
+        return meta_objective(
+            given, episodes=self.tasks, seed=self.seed, split=split, device=self.device
+        )
 
-def as_text(table: Table) -> str:
-    """A table for the terminal, aligned."""
-    lines = [list(table.columns), *([str(cell) for cell in row] for row in table.rows)]
-    widths = [max(len(line[c]) for line in lines) for c in range(len(table.columns))]
-    body = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join(["", table.title, *body])
+
+def _write(file: Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` so that another process sees all of it or nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(record), encoding="utf-8")
+    temporary.replace(file)
 
 
 def _shown(config: TrainConfig) -> dict[str, Any]:

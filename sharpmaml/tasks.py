@@ -69,6 +69,12 @@ class NetworkTasks:
         """The same as functions of the parameters alone."""
         return [self._task(episode) for episode in self.episodes]
 
+    def double(self) -> NetworkTasks:
+        """The same in float64."""
+        model = copy.deepcopy(self.model).double()
+        episodes = tuple(e.to(e.support_x.device, torch.float64) for e in self.episodes)
+        return NetworkTasks(model, self.space, episodes, self.kind)
+
     def stacked(self) -> Episode:
         """All episodes as one, with the tasks as the first axis of every tensor.
 

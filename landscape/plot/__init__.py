@@ -1,4 +1,4 @@
-"""Figures of surfaces, lines and spectra.
+"""Figures of surfaces, lines and curvature.
 
 Numbers in, pictures out: everything here reads the Datasets described in ``docs/schema.md`` (or
 plain numbers) and computes no loss. Panels of one figure always share one range, one colour scale
@@ -10,17 +10,35 @@ Interactive figures are ``plotly.graph_objects.Figure``, paper figures ``matplot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import xarray as xr
 
+from landscape.plot.curvature import (
+    Backend,
+    along_training,
+    curvature_map,
+    density,
+    spectrum,
+    stability,
+    wants_plotly,
+)
 from landscape.plot.sheet import Surfaces, gather
 
-Backend = Literal["plotly", "matplotlib"]
 Kind = Literal["surface3d", "contour", "line"]
 
-__all__ = ["compare", "contour", "line", "spectrum", "surface3d"]
+__all__ = [
+    "along_training",
+    "compare",
+    "contour",
+    "curvature_map",
+    "density",
+    "line",
+    "spectrum",
+    "stability",
+    "surface3d",
+]
 
 
 def surface3d(
@@ -53,7 +71,7 @@ def surface3d(
             compared (another normalization, ignored parameters, span, points or seed).
     """
     sheet = gather(surface, axes=2, group=group)
-    if _plotly(backend):
+    if wants_plotly(backend):
         from landscape.plot import interactive
 
         return interactive.surface3d(sheet, title, log)
@@ -76,7 +94,7 @@ def contour(
     of `surface3d`, without a limit on the number of panels.
     """
     sheet = gather(surface, axes=2, group=group)
-    if _plotly(backend):
+    if wants_plotly(backend):
         from landscape.plot import interactive
 
         return interactive.contour(sheet, title, log)
@@ -118,49 +136,13 @@ def line(
     sheet = gather(surface, axes=1, group=group)
     if relative:
         sheet, log = sheet.relative(), False
-    if _plotly(backend):
+    if wants_plotly(backend):
         from landscape.plot import curves
 
         return curves.line(sheet, title, log, relative)
     from landscape.plot import static
 
     return static.line(sheet, title, log, relative)
-
-
-def spectrum(
-    spectra: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    backend: Backend = "plotly",
-    *,
-    title: str = "Largest Hessian eigenvalues",
-) -> Any:
-    """Eigenvalues by rank with their residuals as error bars.
-
-    Args:
-        spectra: label -> (eigenvalues, residuals ``||Hv - λv||``), equally long.
-        backend: ``"plotly"`` or ``"matplotlib"``.
-        title: short title of the figure.
-
-    Returns:
-        A ``plotly.graph_objects.Figure`` or a ``matplotlib.figure.Figure``.
-
-    Raises:
-        ValueError: no spectrum, an empty one, or not one residual per eigenvalue.
-    """
-    if not spectra:
-        raise ValueError("nothing to draw: expected at least one spectrum")
-    for label, (values, residuals) in spectra.items():
-        if len(values) == 0 or len(values) != len(residuals):
-            raise ValueError(
-                f"{label!r} has {len(values)} eigenvalues and {len(residuals)} residuals; "
-                "expected one residual per eigenvalue, and at least one of them"
-            )
-    if _plotly(backend):
-        from landscape.plot import curves
-
-        return curves.spectrum(spectra, title)
-    from landscape.plot import static
-
-    return static.spectrum(spectra, title)
 
 
 def compare(
@@ -188,9 +170,3 @@ def compare(
     if kind not in draw:
         raise ValueError(f"kind={kind!r} is not known; expected one of {', '.join(draw)}")
     return draw[kind](surfaces, backend, **options)
-
-
-def _plotly(backend: str) -> bool:
-    if backend not in ("plotly", "matplotlib"):
-        raise ValueError(f"backend={backend!r} is not known; expected 'plotly' or 'matplotlib'")
-    return backend == "plotly"

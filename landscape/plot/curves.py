@@ -1,8 +1,7 @@
-"""Interactive figures of curves and points (plotly): lines through a solution, eigenvalues."""
+"""Interactive figures of curves (plotly): lines through a solution."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import plotly.graph_objects as go
 
 from landscape.plot import style
 from landscape.plot.chrome import TITLE_HEIGHT, add_switch, dress, hover, safe
+from landscape.plot.frames import PLAIN
 from landscape.plot.grid import arrange_legend
 from landscape.plot.sheet import Sheet
 
@@ -64,11 +64,11 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
         hovermode="x unified",
         legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "font": {"size": 13}},
         xaxis={
-            **_plain_axis(),
+            **PLAIN,
             "title": {"text": style.axis_title("α", sheet.attrs), "standoff": 8},
         },
         yaxis={
-            **_plain_axis(),
+            **PLAIN,
             **_y_axis(sheet, start),
             "title": {"text": "loss − loss at the centre" if relative else "loss"},
         },
@@ -82,57 +82,6 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
         add_switch(figure, states, start)
     arrange_legend(figure, [p.label for p in sheet.panels], TITLE_HEIGHT)
     return figure
-
-
-def spectrum(
-    spectra: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str
-) -> go.Figure:
-    """Eigenvalues by rank, one colour per subject; see `landscape.plot.spectrum`."""
-    figure = go.Figure()
-    spread = 0.16
-    for i, (label, (values, residuals)) in enumerate(spectra.items()):
-        shift = (i - (len(spectra) - 1) / 2) * spread  # side by side, so that bars do not overlap
-        figure.add_trace(
-            go.Scatter(
-                x=[k + 1 + shift for k in range(len(values))],
-                y=[float(v) for v in values],
-                error_y={"array": [float(r) for r in residuals], "thickness": 1.4, "width": 4},
-                customdata=[[k + 1, float(r)] for k, r in enumerate(residuals)],
-                hovertemplate="λ<sub>%{customdata[0]}</sub> = %{y:.5g} ± %{customdata[1]:.2g}",
-                mode="markers",
-                marker={"color": style.colour(i), "size": 9, "symbol": i % 4},
-                name=safe(label),
-            )
-        )
-    ranks = max(len(values) for values, _ in spectra.values())
-    dress(figure, title, "bars: residual ‖Hv − λv‖, within which an eigenvalue must lie")
-    figure.update_layout(
-        height=360 + TITLE_HEIGHT,
-        margin={"l": 64, "r": 16, "t": 66 + TITLE_HEIGHT, "b": 56},
-        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "font": {"size": 13}},
-        xaxis={
-            **_plain_axis(),
-            "showgrid": False,
-            "title": {"text": "rank", "standoff": 8},
-            "tickvals": list(range(1, ranks + 1)),
-            "range": [0.5, ranks + 0.5],
-        },
-        yaxis={**_plain_axis(), "title": {"text": "eigenvalue"}, "rangemode": "tozero"},
-    )
-    arrange_legend(figure, list(spectra), TITLE_HEIGHT)
-    return figure
-
-
-def _plain_axis() -> dict[str, Any]:
-    return {
-        "showgrid": True,
-        "gridcolor": "#eceff2",
-        "zeroline": False,
-        "linecolor": style.MUTED,
-        "showline": True,
-        "ticks": "outside",
-        "ticklen": 4,
-    }
 
 
 def _floor(sheet: Sheet) -> float:

@@ -91,7 +91,7 @@ class Panel:
         low, high = self.loss - half, self.loss + half
         if floor is not None:
             low = np.where(low < floor, np.float32(floor), low)
-        for run in _runs(np.isfinite(high)):
+        for run in runs(np.isfinite(high)):
             xs += [self.alpha[run], self.alpha[run][::-1], np.full(1, np.nan, np.float32)]
             ys += [high[run], low[run][::-1], np.full(1, np.nan, np.float32)]
         return np.concatenate(xs), np.concatenate(ys)
@@ -226,10 +226,10 @@ def label_of(surface: xr.Dataset, index: int = 0) -> str:
     return str(surface.attrs.get("label") or f"surface {index + 1}")
 
 
-def _runs(good: NDArray[np.bool_]) -> list[slice]:
+def runs(good: NDArray[np.bool_]) -> list[slice]:
     """The stretches of consecutive True values.
 
-    >>> _runs(np.array([True, True, False, True]))
+    >>> runs(np.array([True, True, False, True]))
     [slice(0, 2, None), slice(3, 4, None)]
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], good.astype(np.int8), [0]])))

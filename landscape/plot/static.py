@@ -5,23 +5,21 @@ Sizes are laid out in inches by hand: the automatic layouts of matplotlib leave 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
 from landscape.plot import style
+from landscape.plot.paper import DASHES, add_axes, new_figure, note_height, plain_text, wrapped_note
 from landscape.plot.sheet import MAX_SCENES, Scale, Sheet
 
 FLOOR = 0.3  # how far under the lowest point the projected contours lie, in heights
-_MATPLOTLIB_DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.3)), (0, (5, 1.4, 1.2, 1.4)))
 
 
 def surface3d(sheet: Sheet, title: str, log: bool | None) -> Figure:
@@ -38,19 +36,19 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> Figure:
         cell = (width - bar) / columns
         tall = min(cell * 0.92, 2.45)
         top = 0.3 if title else 0.06
-        note = _wrapped(sheet.footnote(), width)
-        foot = _height(note)
-        figure = _figure(width, top + rows * tall + foot, title, note)
+        note = wrapped_note(sheet.footnote(), width)
+        foot = note_height(note)
+        figure = new_figure(width, top + rows * tall + foot, title, note)
         for i, panel in enumerate(sheet.panels):
             row, column = divmod(i, columns)
             box = (column * cell, foot + (rows - 1 - row) * tall, cell, tall)
-            axes = _axes(figure, box, projection="3d")
+            axes = add_axes(figure, box, projection="3d")
             _draw_surface(axes, panel.alpha, panel.beta, scale.place(panel.loss), scale)
             # A label inside the box of the axes: 3-D axes keep much room above themselves.
             axes.text2D(
                 0.5,
                 0.97,
-                _plain(panel.label),
+                plain_text(panel.label),
                 transform=axes.transAxes,
                 ha="center",
                 va="top",
@@ -71,14 +69,14 @@ def contour(sheet: Sheet, title: str, log: bool | None) -> Figure:
         width = style.COLUMN_WIDTH if count == 1 else style.PAGE_WIDTH
         left, bar, gap = 0.46, 0.62, 0.14
         side = (width - left - bar - gap * (columns - 1)) / columns
-        note = _wrapped(sheet.footnote(), width)
-        step, foot = side + 0.28, 0.34 + _height(note)
+        note = wrapped_note(sheet.footnote(), width)
+        step, foot = side + 0.28, 0.34 + note_height(note)
         top = 0.5 if title else 0.24
-        figure = _figure(width, top + side + (rows - 1) * step + foot, title, note)
+        figure = new_figure(width, top + side + (rows - 1) * step + foot, title, note)
         for i, panel in enumerate(sheet.panels):
             row, column = divmod(i, columns)
             box = (left + column * (side + gap), foot + (rows - 1 - row) * step, side, side)
-            axes = _axes(figure, box)
+            axes = add_axes(figure, box)
             z = np.ma.masked_invalid(scale.place(panel.loss))
             edges = _levels(scale)
             filled = axes.contourf(
@@ -95,7 +93,7 @@ def contour(sheet: Sheet, title: str, log: bool | None) -> Figure:
                 panel.alpha, panel.beta, z, levels=edges, colors="white", linewidths=0.35, alpha=0.7
             )
             axes.plot(0, 0, "+", color="white", markersize=6, markeredgewidth=1.1)
-            axes.set_title(_plain(panel.label), fontweight="bold", pad=3)
+            axes.set_title(plain_text(panel.label), fontweight="bold", pad=3)
             axes.set_aspect("equal")
             span = float(np.abs(panel.alpha).max())
             axes.set_xticks([-span, 0, span])
@@ -119,12 +117,12 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> Figure:
         bands = any(p.stderr is not None for p in sheet.panels)
         kind = "paired standard errors" if relative else "standard errors"
         remark = [f"band ±{style.Z95} {kind}"] if bands else []
-        note = _wrapped(sheet.footnote(*remark), width)
-        foot = 0.36 + _height(note)
+        note = wrapped_note(sheet.footnote(*remark), width)
+        foot = 0.36 + note_height(note)
         longest = max(len(p.label) for p in sheet.panels)
         right = min(1.15, 0.14 + 0.068 * longest)
-        figure = _figure(width, height + top, title, note)
-        axes = _axes(figure, (0.54, foot, width - 0.54 - right, height - foot))
+        figure = new_figure(width, height + top, title, note)
+        axes = add_axes(figure, (0.54, foot, width - 0.54 - right, height - foot))
         if start:
             axes.set_yscale("log")
         scale = sheet.scale(start)
@@ -140,11 +138,11 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> Figure:
                 axes.fill_between(
                     p.alpha, lower, p.loss + half, color=style.colour(i), alpha=0.16, linewidth=0
                 )
-            dash = _MATPLOTLIB_DASHES[i % len(_MATPLOTLIB_DASHES)]
+            dash = DASHES[i % len(DASHES)]
             axes.plot(p.alpha, p.loss, color=style.colour(i), linestyle=dash)
             finite = p.loss[np.isfinite(p.loss)]
             if finite.size:
-                ends.append((float(finite[-1]), _plain(p.label), style.colour(i)))
+                ends.append((float(finite[-1]), plain_text(p.label), style.colour(i)))
         span = float(np.abs(sheet.panels[0].alpha).max())
         axes.set_xlim(-span, span)
         axes.set_yticks([10.0**t for t in scale.ticks] if start else scale.ticks, scale.labels)
@@ -153,41 +151,6 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> Figure:
         axes.set_xlabel(style.axis_title("α", sheet.attrs), labelpad=1)
         axes.set_ylabel("loss − loss at the centre" if relative else "loss", labelpad=2)
         _end_labels(axes, ends, height - foot)
-        return figure
-
-
-def spectrum(spectra: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> Figure:
-    """Eigenvalues by rank with residuals as error bars, subjects side by side."""
-    with mpl.rc_context(style.PAPER):
-        width, height = style.COLUMN_WIDTH, 2.2
-        top = 0.26 if title else 0.08
-        note = _wrapped("bars: residual ‖Hv − λv‖", width)
-        foot = 0.36 + _height(note)
-        figure = _figure(width, height + top, title, note)
-        axes = _axes(figure, (0.5, foot, width - 0.58, height - foot))
-        markers = ("o", "s", "D", "^")
-        for i, (label, (values, residuals)) in enumerate(spectra.items()):
-            shift = (i - (len(spectra) - 1) / 2) * 0.16
-            axes.errorbar(
-                np.arange(1, len(values) + 1) + shift,
-                [float(v) for v in values],
-                yerr=[float(r) for r in residuals],
-                fmt=markers[i % len(markers)],
-                color=style.colour(i),
-                markersize=3.5,
-                capsize=1.8,
-                elinewidth=0.8,
-                label=_plain(label),
-            )
-        ranks = max(len(values) for values, _ in spectra.values())
-        axes.set_xlim(0.5, ranks + 0.5)
-        axes.set_xticks(range(1, ranks + 1))
-        if all(v >= 0 for values, _ in spectra.values() for v in values):
-            axes.set_ylim(bottom=0)
-        axes.set_xlabel("rank", labelpad=1)
-        axes.set_ylabel("eigenvalue", labelpad=2)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, borderaxespad=0.2, handletextpad=0.2)
         return figure
 
 
@@ -271,33 +234,8 @@ def _end_labels(axes: Axes, ends: list[tuple[float, str, str]], inches: float) -
         )
 
 
-def _figure(width: float, height: float, title: str, note: Sequence[str]) -> Figure:
-    """An empty figure with its title, and the line of settings at its foot."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    if title:
-        figure.text(0.5, 1 - 0.05 / height, _plain(title), ha="center", va="top", fontsize=9)
-    figure.text(
-        0.5,
-        0.04 / height,
-        "\n".join(note),
-        ha="center",
-        va="bottom",
-        fontsize=5.5,
-        color=style.MUTED,
-        linespacing=1.15,
-    )
-    return figure
-
-
-def _axes(figure: Figure, box: tuple[float, float, float, float], **options: Any) -> Any:
-    width, height = figure.get_size_inches()
-    x, y, w, h = box
-    return figure.add_axes((x / width, y / height, w / width, h / height), **options)
-
-
 def _colorbar(figure: Figure, scale: Scale, box: tuple[float, float, float, float]) -> None:
-    axes = _axes(figure, box)
+    axes = add_axes(figure, box)
     colours = ScalarMappable(Normalize(scale.low, scale.high), style.SEQUENTIAL)
     bar = figure.colorbar(colours, cax=axes)
     bar.set_ticks(scale.ticks, labels=scale.labels)
@@ -305,24 +243,3 @@ def _colorbar(figure: Figure, scale: Scale, box: tuple[float, float, float, floa
     bar.outline.set_visible(False)
     bar.solids.set_edgecolor("face")  # type: ignore[union-attr]
     axes.set_title("loss", fontsize=style.PAPER_FONT_SIZE - 1, pad=4)
-
-
-def _wrapped(text: str, width: float) -> list[str]:
-    """The line of settings, broken between its parts to fit a figure ``width`` inches wide."""
-    lines: list[str] = []
-    for part in _plain(text).split(" · "):
-        joined = f"{lines[-1]} · {part}" if lines else part
-        if lines and len(joined) * 0.042 < width - 0.1:
-            lines[-1] = joined
-        else:
-            lines.append(part)
-    return lines
-
-
-def _height(note: Sequence[str]) -> float:
-    """Inches that the line of settings needs at the foot."""
-    return 0.09 + 0.09 * len(note)
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # a dollar would start matplotlib's mathematics

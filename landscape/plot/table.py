@@ -114,6 +114,23 @@ class Table:
                     f"expected {len(self.columns)} (one per column)"
                 )
 
+    def to_text(self) -> str:
+        """The table for a terminal: the title, then aligned columns.
+
+        >>> print(Table("Flatness", ["", "trace"], [["MAML", Cell(1.25, 0.1)]]).to_text())
+        <BLANKLINE>
+        Flatness
+              trace
+        MAML  1.25 ± 0.10
+        """
+        lines = [list(self.columns), *([str(entry) for entry in row] for row in self.rows)]
+        widths = [max(len(line[c]) for line in lines) for c in range(self._width)]
+        body = [
+            "  ".join(entry.ljust(w) for entry, w in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        ]
+        return "\n".join(["", self.title, *body])
+
     def to_html(self) -> str:
         """The table as HTML: notes as tooltips and numbered under the table."""
         numeric = [any(isinstance(row[c], Cell) for row in self.rows) for c in range(self._width)]

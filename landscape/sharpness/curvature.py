@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from landscape.sharpness.measurement import HVP_COST, Measurement, Point
-from landscape.spectrum import trace as trace_of
+from landscape.sharpness.measurement import Measurement, Point
+from landscape.spectra.traces import trace as trace_of
 
 
 def lambda_max(point: Point, tol: float = 1e-3) -> Measurement:
@@ -11,7 +11,7 @@ def lambda_max(point: Point, tol: float = 1e-3) -> Measurement:
 
     ``λ₁ = max over ‖v‖ = 1 of vᵀHv``
 
-    Lanczos; see :func:`landscape.spectrum.eigenpairs`. The interval is the value ± its residual: an
+    Lanczos; see :func:`landscape.spectra.eigenpairs.eigenpairs`. The interval is the value ± its residual: an
     eigenvalue lies in it for certain, whether the iteration converged or not.
 
     >>> import torch
@@ -28,7 +28,7 @@ def lambda_max(point: Point, tol: float = 1e-3) -> Measurement:
         None,
         (low, high),
         {"tol": tol},
-        HVP_COST * pairs.products,
+        point.hessian.product_cost * pairs.products,
         "interval: value ± residual, not data noise" if pairs.converged else pairs.outcome,
     )
 
@@ -39,7 +39,7 @@ def trace(point: Point, probes: int = 32, tol: float = 1e-3) -> Measurement:
     ``tr H = λ₁ + E[zᵀ(I − vvᵀ)H(I − vvᵀ)z], z random signs``
 
     Hutchinson's estimator on the complement of the top eigenvector ``v``, which is shared with
-    ``lambda_max``; see :func:`landscape.spectrum.trace`.
+    ``lambda_max``; see :func:`landscape.spectra.eigenpairs.trace`.
 
     >>> import torch
     >>> from landscape.objective import FunctionObjective
@@ -48,13 +48,13 @@ def trace(point: Point, probes: int = 32, tol: float = 1e-3) -> Measurement:
     12.0
     """
     pairs = point.pairs(1, "LA", tol)
-    found = trace_of(point.objective, probes, point.seed, point.theta, pairs)
+    found = trace_of(point.hessian, probes, point.seed, pairs=pairs)
     return Measurement(
         "trace",
         found.value,
         found.stderr,
         found.interval,
         {"probes": probes, "tol": tol, "deflated": 1},
-        HVP_COST * (found.products + pairs.products),
+        point.hessian.product_cost * (found.products + pairs.products),
         "error over the random probes, not over the data",
     )

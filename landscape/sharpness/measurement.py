@@ -13,12 +13,12 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from landscape.objective import FunctionObjective, Objective, standard_error
-from landscape.spectrum import Eigenpairs, eigenpairs
+from landscape.operators import operator_of
+from landscape.operators.symmetric import SymmetricOperator
+from landscape.spectra.eigenpairs import Eigenpairs, eigenpairs
 
 VALUE_COST = 1 / 3
 """Cost of one loss in units of one gradient (FB, a forward and a backward pass)."""
-HVP_COST = 3.0
-"""Cost of one Hessian-vector product in the same unit."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,15 @@ class Point:
         return self.objective.gradient(self.theta).detach()
 
     @cached_property
+    def hessian(self) -> SymmetricOperator:
+        """The Hessian, tested once.
+
+        Raises:
+            OperatorError: it fails its test.
+        """
+        return operator_of(self.objective, self.theta)
+
+    @cached_property
     def terms(self) -> Tensor:
         """The losses whose mean is the value, ``(terms,)``, float64."""
         return self.terms_at(self.theta)
@@ -101,9 +110,7 @@ class Point:
         """Eigenpairs at ``theta``, computed once for each set of arguments."""
         key = (k, which, tol)
         if key not in self._pairs:
-            self._pairs[key] = eigenpairs(
-                self.objective, k=k, which=which, tol=tol, seed=self.seed, theta=self.theta
-            )
+            self._pairs[key] = eigenpairs(self.hessian, k=k, which=which, tol=tol, seed=self.seed)
         return self._pairs[key]
 
 

@@ -74,7 +74,9 @@ def command(capsys):
 @pytest.fixture
 def unconverged(monkeypatch):
     """No residual is good enough."""
-    monkeypatch.setattr("landscape.spectrum.accepted", lambda values, *_: np.full_like(values, -1))
+    monkeypatch.setattr(
+        "landscape.krylov.wanted.accepted", lambda values, *_: np.full_like(values, -1)
+    )
 
 
 def dense_hessian(place):
@@ -190,7 +192,7 @@ def test_a_line_of_a_file_is_the_loss(place, command):
 @pytest.mark.parametrize("method", ["lanczos", "power"])
 def test_hessian_is_the_dense_one(place, command, method):
     status, out, err = command(
-        "hessian", *LINEAR, "-k", 4, "--method", method, "--tol", 1e-6, "--json"
+        "hessian", *LINEAR, "-k", 4, "--method", method, "--tol", 1e-6, "--json", "--quiet"
     )
     assert (status, err) == (0, "")
     found = json.loads(out)
@@ -205,17 +207,65 @@ def test_hessian_is_the_dense_one(place, command, method):
 
 
 def test_hessian_as_text_and_from_the_other_end(place, command):
-    status, out, err = command("hessian", *LINEAR, "-k", 1, "--which", "SA")
+    status, out, err = command("hessian", *LINEAR, "-k", 1, "--which", "SA", "--quiet")
     assert (status, err) == (0, "")
     lines = out.splitlines()
     smallest = np.linalg.eigvalsh(dense_hessian(place))[0]
-    assert float(lines[1].split()[0]) == pytest.approx(smallest, rel=1e-3)
-    assert lines[-1].endswith("products")
+    row = next(line for line in lines if line.startswith("1 "))
+    assert float(row.split()[1]) == pytest.approx(smallest, rel=1e-3)
+    assert "Self-test passed: symmetric to" in out and "1 pair converged in" in out
+    status, _, err = command("hessian", *LINEAR, "-k", 1)
+    assert status == 0
+    assert "memory of kept vectors: at most" in err
+
+
+def test_everything_about_a_hessian_and_its_page(place, command):
+    exact = np.linalg.eigvalsh(dense_hessian(place))[::-1]
+    ask = ("-k", 2, "--trace", "--density", "--per-layer", "--alpha", 0.5, "--quiet")
+    status, out, err = command("hessian", *LINEAR, *ask, "--json", "--out", "page.html")
+    assert (err, status) == ("", 0)
+    found = json.loads(out)
+    assert found["trace"]["value"] == pytest.approx(exact.sum(), rel=1e-6)
+    told = {
+        name.split("(")[0].split()[0]: row["interval"] for name, row in found["functionals"].items()
+    }
+    expected = {
+        "frobenius": np.sqrt((exact**2).sum()),
+        "effective_dimension": (exact / (exact + 0.5)).sum(),
+        "log_determinant": 0.5 * np.log1p(exact / 0.5).sum(),
+        "negative_mass": 0.0,
+    }
+    for name, value in expected.items():
+        low, high = told[name]
+        assert low - 1e-9 <= value <= high + 1e-9 and high - low < 0.2 * (1 + value), name
+    assert found["layers"]["bias"]["value"] == pytest.approx(2.0)
+    assert found["self_test"]["passed"] is True
+    page = (place / "page.html").read_text(encoding="utf-8")
+    assert "Layer by layer" in page and "Density of the spectrum" in page
+    status, out, err = command("hessian", *LINEAR, *ask)
+    assert (status, err) == (0, "")
+    assert "negative_mass" in out and "Layer by layer" in out
+
+
+def test_the_hessian_of_some_parameters_and_other_matrices(place, command):
+    whole = dense_hessian(place)
+    for pattern, block in (("weight", whole[:3, :3]), ("-weight", whole[3:, 3:])):
+        ask = ("-k", 1, f"--params={pattern}", "--json", "--quiet", "--no-check")
+        status, out, _ = command("hessian", *LINEAR, *ask)
+        top = json.loads(out)["eigenvalues"][0]["value"]
+        assert status == 0
+        assert top == pytest.approx(np.linalg.eigvalsh(block)[-1], rel=1e-3)
+    top = np.linalg.eigvalsh(whole)[-1]
+    ask = ("-k", 1, "--json", "--quiet")
+    for more in (("--operator", "ggn"), ("--keep-graph", "no"), ("--mode", "forward")):
+        status, out, _ = command("hessian", *LINEAR, *ask, *more)
+        assert status == 0  # of a linear model with a convex loss, the GGN is the Hessian
+        assert json.loads(out)["eigenvalues"][0]["value"] == pytest.approx(top, rel=1e-3)
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_an_unconverged_hessian_is_printed_and_is_an_error(place, command, unconverged, form):
-    status, out, err = command("hessian", *LINEAR, "-k", 2, *form)
+    status, out, err = command("hessian", *LINEAR, "-k", 2, "--quiet", *form)
     assert status == 1
     assert err.startswith("error: not converged")
     assert err.count("\n") == 1
@@ -359,7 +409,10 @@ def test_a_doubtful_comparison_is_written_and_is_an_error(place, command, monkey
         (("hessian", "w.pt", "--model", "net.py:make"), 1, "--data file.npz"),
         (("hessian", *LINEAR, "-k", 5), 1, "k is 5"),
         (("hessian", *LINEAR, "--which", "XX"), 1, "'XX'"),
-        (("hessian", *LINEAR, "-k", 1, "--norm", "recalibrate"), 1, "no derivatives"),
+        (("hessian", *LINEAR, "-k", 1, "--params", "head.*"), 1, "'head.*' matches no parameter"),
+        (("hessian", *LINEAR, "-k", 1, "--keep-graph", "often"), 1, "expected auto, yes or no"),
+        (("hessian", *LINEAR, "-k", 1, "--operator", "hesse"), 1, "unknown operator 'hesse'"),
+        (("hessian", *LINEAR, "-k", 1, "--out", "page.pdf"), 1, "expected a name ending in .html"),
         (("hessian", *LINEAR[:-4], "--dtype", "float16"), 1, "--dtype is 'float16'"),
         (
             ("hessian", "w.pt", "--model", "net.py:classifier", *LINEAR[3:]),

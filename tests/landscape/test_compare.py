@@ -168,7 +168,9 @@ def test_a_damaged_report_is_computed_again(tmp_path, computed, damage):
 
 def test_an_unconverged_value_is_flagged_wherever_it_is_shown(tmp_path, monkeypatch):
     # No residual is good enough.
-    monkeypatch.setattr("landscape.spectrum.accepted", lambda values, *_: np.full_like(values, -1))
+    monkeypatch.setattr(
+        "landscape.krylov.wanted.accepted", lambda values, *_: np.full_like(values, -1)
+    )
     for _ in range(2):  # computed, then read
         doubted = study(tmp_path)
         doubted.add("a", {"data": bowl()})

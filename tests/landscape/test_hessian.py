@@ -15,8 +15,8 @@ from problems import (
 from scipy.sparse.linalg import eigsh
 
 from landscape.data_objective import DataObjective
-from landscape.hessian import HessianOperator
 from landscape.objective import FunctionObjective
+from landscape.operators.hessian import HessianOperator
 
 
 def dense(objective):

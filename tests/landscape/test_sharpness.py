@@ -218,19 +218,15 @@ def test_the_whole_report():
 
 
 def test_the_top_eigenvector_is_computed_once():
-    class Counted(FunctionObjective):
-        products = 0
-
-        def hvp(self, theta, v):
-            type(self).products += 1
-            return super().hvp(theta, v)
-
-    matrix = symmetric(SPECTRUM)
-    objective = Counted(lambda t: 0.5 * t @ matrix @ t, torch.ones(5).double())
-    both = sharpness(objective, ["lambda_max", "trace"])
-    alone = Counted.products
-    assert alone == both["lambda_max"].cost / 3 + 32
-    assert sharpness(objective, "trace")["trace"].value == both["trace"].value
+    point = Point(quadratic(symmetric(SPECTRUM)))
+    top = MEASURES["lambda_max"](point)
+    alone = point.hessian.products
+    assert top.cost == point.hessian.product_cost * alone
+    both = MEASURES["trace"](point)
+    assert both.cost == point.hessian.product_cost * point.hessian.products
+    assert point.hessian.products > alone
+    fresh = MEASURES["trace"](Point(quadratic(symmetric(SPECTRUM))))
+    assert (fresh.value, fresh.cost) == (both.value, both.cost)
 
 
 def test_costs_are_what_was_done():
@@ -242,22 +238,18 @@ def test_costs_are_what_was_done():
             return super().value(theta)
 
         def gradient(self, theta):
-            return super().gradient(theta) * self._charge(2 / 3)
-
-        def hvp(self, theta, v):
-            return super().hvp(theta, v) * self._charge(8 / 3)
-
-        def _charge(self, cost):
-            type(self).spent += cost
-            return 1.0
+            type(self).spent += 2 / 3
+            return super().gradient(theta)
 
     matrix = symmetric(SPECTRUM)
-    for name in MEASURES:
+    for name, measure in MEASURES.items():
         Counted.spent = 0.0
-        objective = Counted(lambda t: 0.5 * t @ matrix @ t, torch.ones(5).double())
-        row = sharpness(objective, name)[name]
+        point = Point(Counted(lambda t: 0.5 * t @ matrix @ t, torch.ones(5).double()))
+        row = measure(point)
+        hessian = point.__dict__.get("hessian")  # made where it was needed
+        spent = Counted.spent if hessian is None else hessian.products * hessian.product_cost
         # The loss at the point comes with its gradient; the formula computes it once more.
-        assert Counted.spent - row.cost == pytest.approx(0, abs=0.34), name
+        assert spent - row.cost == pytest.approx(0, abs=0.34), name
 
 
 def test_json_there_and_back():

@@ -108,6 +108,29 @@ def test_third_derivatives_of_native_batch_norm_are_the_trap_we_avoid():
     assert error["native"] > 1e-4
 
 
+@pytest.mark.parametrize(
+    "norm", [native, lambda c: nn.InstanceNorm2d(c, affine=True), lambda c: nn.LayerNorm((c, 4, 4))]
+)
+def test_converted_layers_have_the_same_values_and_right_third_derivatives(norm):
+    model = network(norm)
+    converted = models.with_primitive_norms(model)
+    assert models.native_norms(model) == ["1"] and models.native_norms(converted) == []
+    inner = InnerLoop(1, 0.3)
+    (task, theta), (old, same) = small_task(converted), small_task(model)
+    assert torch.equal(theta, same)
+    torch.testing.assert_close(
+        meta_loss(task, theta, inner)[0], meta_loss(old, theta, inner)[0], rtol=1e-12, atol=0
+    )
+    v = torch.ones_like(theta) / theta.numel() ** 0.5
+    h = 1e-4
+    numeric = (
+        meta_gradient([task], theta + h * v, inner).gradient
+        - meta_gradient([task], theta - h * v, inner).gradient
+    ) / (2 * h)
+    product = hvp_of(lambda t: meta_loss(task, t, inner)[0], theta, v)
+    assert float((product - numeric).norm() / numeric.norm()) < 1e-6
+
+
 def test_conv4_of_the_papers():
     pooled = models.conv4(5)
     x = torch.rand(10, 1, 28, 28)

@@ -7,7 +7,7 @@ import pytest
 
 from sharpmaml import checkpoint as checkpoints
 from sharpmaml import cli, demo, study
-from sharpmaml.study import Study, as_text
+from sharpmaml.study import Study
 from sharpmaml.training import train
 
 SMALL = {
@@ -47,7 +47,7 @@ def test_tables_hold_what_was_measured(made, runs):
     values = {row["name"]: row["value"] for row in report["measures"]}
     shown = dict(zip(flatness[1].columns, flatness[1].rows[0], strict=True))
     assert shown["λ max"].value == values["lambda_max"] and shown["SAM"].value == values["sam"]
-    assert "Sharp-MAML both" in as_text(accuracy)
+    assert "Sharp-MAML both" in accuracy.to_text()
 
 
 def test_nothing_is_measured_twice(made, runs, monkeypatch):
@@ -61,8 +61,8 @@ def test_nothing_is_measured_twice(made, runs, monkeypatch):
     monkeypatch.setattr("sharpmaml.objective.MetaObjective.hvp", again)
     before = page.stat().st_mtime_ns
     _, same = Study(out=out, **SMALL).page(runs, title="Which is flatter?", recipe="a test")
-    assert [as_text(t) for t in same] == [
-        as_text(t) for t in tables
+    assert [t.to_text() for t in same] == [
+        t.to_text() for t in tables
     ] and page.stat().st_mtime_ns > before
 
 
