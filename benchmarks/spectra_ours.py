@@ -35,7 +35,13 @@ PAIRS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, graphs kept": {"keep_graph": True, "check": False},
     "ours, streaming": {"keep_graph": False, "check": False},
-}
+    "ours, graphs kept, no copy check": {
+        "keep_graph": True, "check": False, "multiplicity": "skip",
+    },
+    "ours, streaming, no copy check": {
+        "keep_graph": False, "check": False, "multiplicity": "skip",
+    },
+}  # fmt: skip
 """Row -> options. Plain ``ours`` is the default: it keeps what fits and tests the operator first."""
 VECTORS = 40  # in the memory run
 WIDTH = 1408  # of its network: 4 million weights

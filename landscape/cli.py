@@ -12,6 +12,7 @@ from typing import Any
 from cyclopts import App
 
 from landscape import console
+from landscape.cli_curvature import along_training, curvature_map
 from landscape.cli_hessian import hessian
 from landscape.cli_source import Flag, Source, Where, require_suffix
 from landscape.cli_surface import merge, surface
@@ -28,6 +29,8 @@ _SOURCE = Source()
 app.command(surface)
 app.command(merge)
 app.command(hessian)
+app.command(curvature_map)
+app.command(along_training)
 
 
 @app.command

@@ -41,7 +41,7 @@ class Spectrum:
         operator: hessian, ggn (generalized Gauss-Newton) or fisher (empirical).
         keep_graph: yes keeps the graphs of all batches, two gradients a product; no builds them anew,
             three; auto keeps as many as fit into half of the free memory.
-        mode: reverse, or forward (least memory, slower on a CPU).
+        mode: reverse, forward (least memory, slower on a CPU), or auto: forward where no graph fits.
         optimizer: checkpoint with the state of the optimizer, for its edge of stability; "own" is the
             checkpoint itself.
         no_check: do not test the operator first (symmetry, linearity, repetition, differences of the
@@ -62,7 +62,7 @@ class Spectrum:
     held_out: Flag = False
     operator: str = "hessian"
     keep_graph: str = "auto"
-    mode: str = "reverse"
+    mode: str = "auto"
     optimizer: str | None = None
     no_check: Flag = False
     max_products: int | None = None
@@ -70,6 +70,7 @@ class Spectrum:
     def asked(self, checkpoint: Path, team: Team) -> Asked:
         """The same, for :func:`landscape.curvature_report.measure`."""
         from landscape.curvature_report import Asked
+        from landscape.source import describes_itself, locate
 
         if self.keep_graph not in KEEP:
             raise ValueError(f"--keep-graph is {self.keep_graph!r}: expected auto, yes or no")
@@ -82,7 +83,9 @@ class Spectrum:
             options["params"] = self.params
         if self.operator == "hessian":
             options["mode"] = self.mode
-        own = checkpoint if self.optimizer == "own" else Path(self.optimizer or "")
+        where = Path(self.optimizer or "")
+        if self.optimizer == "own":
+            where = locate(checkpoint) if describes_itself(checkpoint) else checkpoint
         return Asked(
             k=self.k,
             which=self.which,
@@ -94,7 +97,7 @@ class Spectrum:
             alpha=self.alpha,
             layers=self.per_layer,
             held_out=self.held_out,
-            optimizer=None if self.optimizer is None else own,
+            optimizer=None if self.optimizer is None else where,
             check=not self.no_check,
             max_products=self.max_products,
             options=options,
@@ -128,6 +131,7 @@ def hessian(
         source: what the loss is a loss of.
     """
     from landscape import parallel
+    from landscape.curvature_page import remarks, tables, write
     from landscape.curvature_report import measure
 
     if out is not None:
@@ -146,13 +150,13 @@ def hessian(
     if not team.leads:
         return
     if out is not None:
-        found.page(out, checkpoint.resolve().name)
+        write(found, out, checkpoint.resolve().name)
     if json:
         console.print_json(found.document())
     else:
-        for table in found.tables():
+        for table in tables(found):
             print(table.to_text())
-        for sentence in found.remarks():
+        for sentence in remarks(found):
             print(sentence)
         if out is not None:
             print(f"figures: {out}")

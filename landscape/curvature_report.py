@@ -1,4 +1,4 @@
-"""What one command tells about the curvature at a point: numbers with their proof, as text, JSON and a page."""
+"""Everything about the curvature at a point that one command asks for, measured in one go."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
-from landscape import plot
 from landscape.objective import Objective
 from landscape.operators import operator_of
 from landscape.operators.selftest import SelfTest, require
 from landscape.operators.symmetric import SymmetricOperator
-from landscape.plot.page import Section, write_page
-from landscape.plot.table import Cell, Table
 from landscape.spectra.data_noise import HeldOut, Spread, held_out, spread_of
 from landscape.spectra.density import Density, density
 from landscape.spectra.eigenpairs import (
@@ -111,15 +106,6 @@ class Curvature:
             found.append("the eigenvalue in the metric of the optimizer has not converged")
         return found
 
-    def tables(self) -> list[Table]:
-        """The numbers, for the terminal and for a page."""
-        made = [self._values()]
-        if self.trace is not None or self.functionals:
-            made.append(self._functionals())
-        if self.layers:
-            made.append(self._layers())
-        return made
-
     def document(self) -> dict[str, Any]:
         """Everything, for JSON."""
         pairs, asked = self.pairs, self.asked
@@ -182,121 +168,6 @@ class Curvature:
         if self.stability is not None:
             told["stability"] = dataclasses.asdict(self.stability)
         return told
-
-    def page(self, path: Path, label: str) -> Path:
-        """Write the figures and tables as one page that works offline.
-
-        Args:
-            path: the HTML file.
-            label: name of the subject.
-        """
-        pairs = self.pairs
-        found: tuple[Any, ...] = (pairs.values.tolist(), pairs.residuals.tolist())
-        if self.noise is not None and not self.noise.stderr.isnan().any():
-            found = (*found, self.noise.stderr.tolist())
-        shades: dict[str, xr.Dataset] = {}
-        sections = [Section("Numbers", tables=self.tables())]
-        if self.density is not None:
-            dataset = self.density.to_dataset().assign_attrs(label=label)
-            shades[label] = dataset
-            sections.append(Section("Density of the spectrum", figures=[plot.density(dataset)]))
-        sections.insert(
-            1, Section("Eigenvalues", figures=[plot.spectrum({label: found}, bulk=shades or None)])
-        )
-        if self.stability is not None:
-            gauge = plot.stability({label: self.stability.gauge()})
-            sections.append(Section("Edge of stability", self.stability.text, [gauge]))
-        return write_page(
-            path,
-            f"Curvature of {label}",
-            "\n\n".join(self.remarks()),
-            sections,
-            {"objective": self.objective, "search": dict(pairs.settings)},
-            self.doubts,
-        )
-
-    def remarks(self) -> list[str]:
-        """What was computed of what, how it was tested, and what it cost, a sentence each."""
-        kind = {
-            "hessian": "Hessian",
-            "ggn": "generalized Gauss-Newton matrix",
-            "fisher": "empirical Fisher",
-        }
-        name = kind.get(str(self.pairs.settings.get("operator")), "operator")
-        chosen = self.pairs.settings.get("params")
-        of = f"{name} with respect to {chosen}" if chosen else name
-        told = [
-            f"{of}: {self.params:,} parameters, data in {self.parts} part{'s' * (self.parts > 1)}."
-        ]
-        if self.test is not None:
-            told.append(_tested(self.test))
-        told.append(f"{self.pairs.products} products; {self.pairs.outcome}.")
-        if self.pairs.opposite is not None:
-            value, error = self.pairs.opposite
-            told.append(
-                f"At the other end of the spectrum, from the same products: {value:.4g} ± {error:.2g}."
-            )
-        if self.held_out is not None:
-            told.append(
-                f"On held-out data: eigenvalues of halves of the data average {self.held_out.upper[0]:.4g}, their "
-                f"vectors are worth {self.held_out.lower[0]:.4g} on the other half; on unlimited data the largest "
-                "lies between the two, on average."
-            )
-        if self.stability is not None:
-            told.append(
-                f"Edge of stability: {self.stability.ratio:.4g} of the threshold ({self.stability.text})."
-            )
-        return told
-
-    def _values(self) -> Table:
-        pairs = self.pairs
-        columns = ["", "eigenvalue", "residual", "an eigenvalue lies in"]
-        rows: list[list[Cell | str]] = []
-        for i, (value, residual) in enumerate(
-            zip(pairs.values.tolist(), pairs.residuals.tolist(), strict=True)
-        ):
-            low, high = value - residual, value + residual
-            rows.append([f"{i + 1}", f"{value:.8g}", f"{residual:.2g}", f"[{low:.8g}, {high:.8g}]"])
-            if self.noise is not None:
-                rows[-1].append(f"{float(self.noise.stderr[i]):.2g}")
-        if self.noise is not None:
-            columns.append("± over the data")
-        caption = (
-            "The residual ‖Hv − λv‖ is that of the products made; a symmetric matrix has an eigenvalue that near "
-            "to λ for certain."
-        )
-        if self.noise is not None:
-            caption += (
-                f" The last column is the standard error of vᵀHv over the {self.parts} parts of the data, "
-                "for vectors that were made from the same data."
-            )
-        return Table("Eigenvalues", columns, rows, caption)
-
-    def _functionals(self) -> Table:
-        rows: list[list[Cell | str]] = []
-        if self.trace is not None:
-            found = self.trace
-            cell = Cell(found.value, found.stderr)
-            source = f"{found.method}, {found.products} products"
-            rows.append(["trace", cell, _interval(found.interval), source])
-        rows += [
-            [e.name, Cell(e.value, e.stderr), _interval(e.interval), "quadrature"]
-            for e in self.functionals
-        ]
-        caption = (
-            "± is the standard error over random probes, not over the data; intervals hold 95 %."
-        )
-        return Table("The whole spectrum", ["", "value", "interval", "from"], rows, caption)
-
-    def _layers(self) -> Table:
-        rows: list[list[Cell | str]] = [
-            [name, f"{float(p.values[0]):.6g}", f"{float(p.residuals[0]):.2g}", f"{p.vectors.shape[1]:,}"]
-            for name, p in self.layers.items()
-        ]  # fmt: skip
-        caption = "Largest eigenvalue of each layer's own block, the other layers held constant."
-        return Table(
-            "Layer by layer", ["layer", "eigenvalue", "residual", "parameters"], rows, caption
-        )
 
 
 def measure(
@@ -369,17 +240,6 @@ def measure(
     )
 
 
-def _tested(test: SelfTest) -> str:
-    parts = [
-        f"symmetric to {test.symmetry:.1g}",
-        f"linear to {test.linearity:.1g}",
-        f"repeats to {test.repeatability:.1g}",
-    ]
-    if test.difference is not None:
-        parts.append(f"agrees with differences of the gradient to {test.difference:.1g}")
-    return f"Self-test passed: {', '.join(parts)}; it cost {test.cost:.0f} gradients."
-
-
 def _graphs(operator: SymmetricOperator) -> str:
     kept = getattr(operator, "kept", None)
     if kept is None:
@@ -387,10 +247,6 @@ def _graphs(operator: SymmetricOperator) -> str:
     parts = getattr(operator, "parts", kept)
     cost = f"{operator.product_cost:.2g} gradients a product"
     return f"graphs of {kept} of {parts} parts are kept, {cost}"
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"[{interval[0]:.5g}, {interval[1]:.5g}]"
 
 
 def _bytes(count: int) -> str:

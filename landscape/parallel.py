@@ -86,6 +86,11 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def local_ranks() -> int:
+    """Processes of this job on this machine, which share its memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def local_device(name: str) -> str:
     """``auto`` -> this rank's own GPU where there are several; any other name as it is."""
     local = os.environ.get("LOCAL_RANK")

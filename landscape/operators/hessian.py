@@ -13,7 +13,7 @@ from landscape.directions import generator
 from landscape.objective import Objective
 from landscape.operators.summed import LinearMap, PartsOperator, by_rows
 
-MODES = ("reverse", "forward")
+MODES = ("auto", "reverse", "forward")
 
 
 class HessianOperator(PartsOperator):
@@ -26,7 +26,8 @@ class HessianOperator(PartsOperator):
     Args:
         objective: any objective.
         theta: the point ``(params,)``; ``objective.theta`` when left out.
-        mode: ``"reverse"`` or ``"forward"``.
+        mode: ``"reverse"``, ``"forward"``, or ``"auto"``: forward where ``keep_graph="auto"`` finds that not
+            even one graph fits.
         options: see :class:`landscape.operators.summed.PartsOperator`.
 
     Raises:
@@ -46,7 +47,7 @@ class HessianOperator(PartsOperator):
         objective: Objective,
         theta: Tensor | None = None,
         *,
-        mode: str = "reverse",
+        mode: str = "auto",
         **options: Any,
     ) -> None:
         if mode not in MODES:
@@ -74,7 +75,8 @@ class HessianOperator(PartsOperator):
         Gradients of batches lie near the eigenvectors of large eigenvalues, and where graphs are kept
         they are by-products: a Krylov space that starts with them needs fewer products.
         """
-        if self.mode == "forward" or self.kept < len(self._mine):
+        short = torch.tensor(float(self.kept < len(self._mine) or self.mode == "forward"))
+        if float(self.team.sum(short)):  # all processes must take part, or none
             return None
         total = torch.zeros_like(self.theta)
         for i in self._mine:
@@ -83,6 +85,13 @@ class HessianOperator(PartsOperator):
             sign = float(generator(seed, "start", i).integers(0, 2) * 2 - 1)
             total += sign * self._gradients[i]
         return self.team.sum(total)
+
+    def _measure(self) -> None:
+        super()._measure()
+        own = any(part.products is not None for part in self._parts)
+        if self.mode == "auto" and self._mine and not self._kept and not own:
+            self.mode = self.settings["mode"] = "forward"
+            self._each, self._build = 3.0, 0.0
 
     def _linearize(self, i: int, tensors: dict[str, Tensor]) -> LinearMap:
         if self._parts[i].products is not None:

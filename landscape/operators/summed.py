@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor
 from landscape import device as devices
 from landscape.objective import Objective
 from landscape.operators.symmetric import SymmetricOperator, select
-from landscape.parallel import Team
+from landscape.parallel import Team, local_ranks
 from landscape.parts import InParts, Part
 from landscape.space import ParameterSpace
 
@@ -234,11 +235,15 @@ class PartsOperator(SymmetricOperator):
         if not self._mine:
             return
         first = self._mine[0]
+        made: LinearMap | None = None
+        taken: float = math.inf
         with self._kernels(first):
             try:
                 with saved_bytes() as saved:
                     made = self._linearize(first, self._leaves())
                 taken = saved()
+            except torch.OutOfMemoryError:  # not even one: none is kept
+                pass
             except RuntimeError as error:
                 if "saved tensor hooks" not in str(error):
                     raise
@@ -249,10 +254,12 @@ class PartsOperator(SymmetricOperator):
         self.cost += self._build * float(self.weights[first])
         each = taken / self._parts[first].size
         room = _SHARE * devices.free_memory(self.device)
+        if self.device.type == "cpu":
+            room /= local_ranks()
         for i in self._mine:
             room -= each * self._parts[i].size
             self._kept += room >= 0
-        if self._kept:
+        if self._kept and made is not None:
             self._maps[first] = made
         self.settings["kept_graphs"] = f"{self._kept} of {len(self._mine)}"
 

@@ -1,88 +1,14 @@
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import torch
+from command_line import LINEAR, TASKS, dense_hessian
 
 import sharpmaml
 from landscape.checkpoint import read_weights
-from landscape.cli import main
 from landscape.store import load
-
-NET = """
-import torch
-
-def make():
-    return torch.nn.Linear(3, 1)
-
-def classifier():
-    return torch.nn.Linear(3, 2)
-"""
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two short runs of ours."""
-    folder = tmp_path_factory.mktemp("cli")
-    for method in ("maml", "sharp-both"):
-        config = sharpmaml.TrainConfig(
-            method=method, data="sinusoid", iterations=2, channels=3, meta_batch=1, shots=3,
-            queries=3, test_steps=1, inner_rate=0.01, meta_rate=0.1, validation_episodes=2,
-            validate_every=1, device="cpu",
-        )  # fmt: skip
-        sharpmaml.train(config, folder / method)
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """The current folder, with a linear regression: ``w.pt``, ``net.py:make`` and ``d.npz``."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.py").write_text(NET)
-    torch.save(
-        {"weight": torch.tensor([[1.0, -2.0, 0.5]]), "bias": torch.tensor([0.3])}, tmp_path / "w.pt"
-    )
-    rng = np.random.default_rng(0)
-    np.savez(tmp_path / "d.npz", x=rng.standard_normal((20, 3)), y=rng.standard_normal((20, 1)))
-    return tmp_path
-
-
-LINEAR = (
-    "w.pt", "--model", "net.py:make", "--data", "d.npz", "--loss", "mse_loss", "--dtype", "float64",
-    "--device", "cpu",
-)  # fmt: skip
-TASKS = ("--episodes", "2", "--device", "cpu")
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs a command line: status, standard output, standard error."""
-
-    def run(*words):
-        with pytest.raises(SystemExit) as stop:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code, out, err
-
-    return run
-
-
-@pytest.fixture
-def unconverged(monkeypatch):
-    """No residual is good enough."""
-    monkeypatch.setattr(
-        "landscape.krylov.wanted.accepted", lambda values, *_: np.full_like(values, -1)
-    )
-
-
-def dense_hessian(place):
-    with np.load(place / "d.npz") as arrays:
-        x = np.hstack([arrays["x"], np.ones((20, 1))])
-    return 2 / 20 * x.T @ x
 
 
 def test_inspect_a_file(place, command):
@@ -187,94 +113,6 @@ def test_a_line_of_a_file_is_the_loss(place, command):
     fit = np.polyfit(a, loss, 2)
     np.testing.assert_allclose(np.polyval(fit, a), loss, rtol=1e-10)
     assert (place / "line.html").stat().st_size > 1e5
-
-
-@pytest.mark.parametrize("method", ["lanczos", "power"])
-def test_hessian_is_the_dense_one(place, command, method):
-    status, out, err = command(
-        "hessian", *LINEAR, "-k", 4, "--method", method, "--tol", 1e-6, "--json", "--quiet"
-    )
-    assert (status, err) == (0, "")
-    found = json.loads(out)
-    values = [row["value"] for row in found["eigenvalues"]]
-    exact = np.linalg.eigvalsh(dense_hessian(place))[::-1]
-    np.testing.assert_allclose(values, exact, rtol=1e-6)
-    for row, value in zip(found["eigenvalues"], exact, strict=True):
-        assert row["interval"][0] - 1e-12 <= value <= row["interval"][1] + 1e-12
-    assert found["converged"] is True
-    assert found["objective"]["checkpoint"] == read_weights("w.pt").fingerprint
-    assert found["method"] == method
-
-
-def test_hessian_as_text_and_from_the_other_end(place, command):
-    status, out, err = command("hessian", *LINEAR, "-k", 1, "--which", "SA", "--quiet")
-    assert (status, err) == (0, "")
-    lines = out.splitlines()
-    smallest = np.linalg.eigvalsh(dense_hessian(place))[0]
-    row = next(line for line in lines if line.startswith("1 "))
-    assert float(row.split()[1]) == pytest.approx(smallest, rel=1e-3)
-    assert "Self-test passed: symmetric to" in out and "1 pair converged in" in out
-    status, _, err = command("hessian", *LINEAR, "-k", 1)
-    assert status == 0
-    assert "memory of kept vectors: at most" in err
-
-
-def test_everything_about_a_hessian_and_its_page(place, command):
-    exact = np.linalg.eigvalsh(dense_hessian(place))[::-1]
-    ask = ("-k", 2, "--trace", "--density", "--per-layer", "--alpha", 0.5, "--quiet")
-    status, out, err = command("hessian", *LINEAR, *ask, "--json", "--out", "page.html")
-    assert (err, status) == ("", 0)
-    found = json.loads(out)
-    assert found["trace"]["value"] == pytest.approx(exact.sum(), rel=1e-6)
-    told = {
-        name.split("(")[0].split()[0]: row["interval"] for name, row in found["functionals"].items()
-    }
-    expected = {
-        "frobenius": np.sqrt((exact**2).sum()),
-        "effective_dimension": (exact / (exact + 0.5)).sum(),
-        "log_determinant": 0.5 * np.log1p(exact / 0.5).sum(),
-        "negative_mass": 0.0,
-    }
-    for name, value in expected.items():
-        low, high = told[name]
-        assert low - 1e-9 <= value <= high + 1e-9 and high - low < 0.2 * (1 + value), name
-    assert found["layers"]["bias"]["value"] == pytest.approx(2.0)
-    assert found["self_test"]["passed"] is True
-    page = (place / "page.html").read_text(encoding="utf-8")
-    assert "Layer by layer" in page and "Density of the spectrum" in page
-    status, out, err = command("hessian", *LINEAR, *ask)
-    assert (status, err) == (0, "")
-    assert "negative_mass" in out and "Layer by layer" in out
-
-
-def test_the_hessian_of_some_parameters_and_other_matrices(place, command):
-    whole = dense_hessian(place)
-    for pattern, block in (("weight", whole[:3, :3]), ("-weight", whole[3:, 3:])):
-        ask = ("-k", 1, f"--params={pattern}", "--json", "--quiet", "--no-check")
-        status, out, _ = command("hessian", *LINEAR, *ask)
-        top = json.loads(out)["eigenvalues"][0]["value"]
-        assert status == 0
-        assert top == pytest.approx(np.linalg.eigvalsh(block)[-1], rel=1e-3)
-    top = np.linalg.eigvalsh(whole)[-1]
-    ask = ("-k", 1, "--json", "--quiet")
-    for more in (("--operator", "ggn"), ("--keep-graph", "no"), ("--mode", "forward")):
-        status, out, _ = command("hessian", *LINEAR, *ask, *more)
-        assert status == 0  # of a linear model with a convex loss, the GGN is the Hessian
-        assert json.loads(out)["eigenvalues"][0]["value"] == pytest.approx(top, rel=1e-3)
-
-
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_an_unconverged_hessian_is_printed_and_is_an_error(place, command, unconverged, form):
-    status, out, err = command("hessian", *LINEAR, "-k", 2, "--quiet", *form)
-    assert status == 1
-    assert err.startswith("error: not converged")
-    assert err.count("\n") == 1
-    if form:
-        found = json.loads(out)
-        assert found["converged"] is False
-        assert len(found["eigenvalues"]) == 2
-    else:
-        assert "not converged" in out
 
 
 def test_sharpness_of_a_run(runs, command):

@@ -223,6 +223,18 @@ def test_graphs_are_kept_as_far_as_memory_allows(monkeypatch):
     assert len(operator._maps) == 2
 
 
+def test_forward_where_no_graph_fits(monkeypatch):
+    objective = conv_objective(batch_size=8)
+    full = HessianOperator(objective, keep_graph=True)
+    monkeypatch.setattr("landscape.device.free_memory", lambda device: 1000)
+    operator = HessianOperator(objective)
+    torch.testing.assert_close(operator @ objective.theta, full @ objective.theta)
+    assert operator.mode == operator.settings["mode"] == "forward" and not operator._maps
+    assert (operator.kept, operator.product_cost, operator.start()) == (0, 3.0, None)
+    held = HessianOperator(objective, mode="reverse")
+    assert (held @ objective.theta).isfinite().all() and held.mode == "reverse"
+
+
 def test_the_walk_over_a_graph_sees_what_the_hooks_see():
     objective = conv_objective(batch_size=15)
     operator = HessianOperator(objective, keep_graph=False)
@@ -281,7 +293,7 @@ def test_bad_options_are_refused():
         ({"keep_graph": "always"}, "keep_graph is 'always': expected True, False or 'auto'"),
         ({"subset": [7]}, r"subset \[7\]: expected some of the 1 parts"),
         ({"params": "body.*"}, "'body.*' matches no parameter; there are conv.weight"),
-        ({"mode": "backward"}, "mode is 'backward': expected one of reverse, forward"),
+        ({"mode": "backward"}, "mode is 'backward': expected one of auto, reverse, forward"),
     ):
         with pytest.raises(ValueError, match=message):
             HessianOperator(objective, **options)
