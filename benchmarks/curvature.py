@@ -49,14 +49,19 @@ def run(options: argparse.Namespace, row: str, problem: str, what: str, k: int =
     return measured(options.peers, "-W", "ignore", PEERS, *words)
 
 
+def chosen(options: argparse.Namespace, names: list[str]) -> list[str]:
+    """The rows that were asked for."""
+    wanted = (options.rows or "").split(";")
+    return [name for name in names if any(part in name for part in wanted)]
+
+
 def compare(options: argparse.Namespace, problem: str) -> None:
     """The top five of one problem by every tool."""
     exact = reference(options.cache, problem)
     names = list(OURS)
     if options.peers:
         names += [name for name in PAIRS if name not in SLOW or problem in options.slow]
-    if options.rows:
-        names = [name for name in names if any(part in name for part in options.rows.split(";"))]
+    names = chosen(options, names)
     rows: dict[str, Row] = {}
     for name in names:
         found = run(options, name, problem, "count")
@@ -127,7 +132,7 @@ def top_ten(options: argparse.Namespace) -> None:
     print("\n### Top 10, ours\n")
     print("| problem | products | FB | worst error | worst residual |\n| --- |" + " ---: |" * 4)
     for problem in options.problems:
-        for name in OURS:
+        for name in chosen(options, list(OURS)):
             found = run(options, name, problem, "count", k=10)
             if found is None:
                 continue

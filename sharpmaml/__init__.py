@@ -13,7 +13,17 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules={"adapt", "checkpoint", "config", "curvature", "data", "meta", "models", "perturb", "spectra"},
+    submodules={
+        "adapt",
+        "checkpoint",
+        "config",
+        "curvature",
+        "data",
+        "meta",
+        "models",
+        "perturb",
+        "spectra",
+    },
     submod_attrs={
         "checkpoint": ["Checkpoint", "CheckpointError"],
         "config": ["TrainConfig"],
