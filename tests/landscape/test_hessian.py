@@ -94,3 +94,26 @@ def test_shapes_are_checked():
         operator.matvec(normal(3))
     with pytest.raises(ValueError, match="theta has shape"):
         HessianOperator(quadratic(symmetric([1.0, 2.0])), torch.zeros(3))
+
+
+def test_scaling_a_convolution_before_batch_statistics():
+    """The loss stays, gradients shrink by 1/a and the block of the Hessian by 1/a²; stored ones change the loss."""
+    a = 4.0
+
+    def at(scale, norm):
+        net = conv_net()
+        net.norm.eps = 1e-12  # torch takes no zero
+        with torch.no_grad():
+            net.conv.weight *= scale
+            net.conv.bias *= scale
+        return DataObjective(net, images(), norm=norm)
+
+    one, scaled = at(1.0, "batch"), at(a, "batch")
+    torch.testing.assert_close(scaled.value(scaled.theta), one.value(one.theta))
+    blocks = [HessianOperator(o, params="conv.*") for o in (one, scaled)]
+    v = normal(blocks[0].shape[0])
+    torch.testing.assert_close(a**2 * (blocks[1] @ v), blocks[0] @ v, rtol=1e-8, atol=1e-10)
+    gradients = [o.space.unflatten(o.gradient(o.theta))["conv.weight"] for o in (one, scaled)]
+    torch.testing.assert_close(a * gradients[1], gradients[0], rtol=1e-8, atol=1e-10)
+    before, after = at(1.0, "eval"), at(a, "eval")
+    assert abs(float(after.value(after.theta) - before.value(before.theta))) > 0.01
