@@ -85,5 +85,6 @@ def test_ranks_share_the_parts_and_exchange_once_a_product(tmp_path, ranks, keep
         torch.testing.assert_close(found, pairs.values, rtol=1e-10, atol=1e-12)
         found = torch.tensor(record["spread"], dtype=torch.float64)
         torch.testing.assert_close(found, pairs.quotients, rtol=1e-9, atol=1e-12)
-        assert record["products"] == pairs.products
-        assert record["exchanged"] <= record["products"] + 2
+        assert abs(record["products"] - pairs.products) <= 2  # rounding may move the last step
+        # Beside one a product: whether all know a start, that start, and the quotients of all parts.
+        assert record["exchanged"] <= record["products"] + 3
