@@ -140,8 +140,9 @@ class Comparison:
         columns = ["", "loss", *(_heading(name) for name in self.measures)]
         caption = (
             "of one and the same objective. ± is a standard error: over the objective's terms (tasks or "
-            "examples) for loss, gradient norm, SAM, ASAM and worst case; over random draws for trace and "
-            "average case. λ max carries the interval that its residual guarantees. "
+            "examples) for loss, gradient norm, SAM, ASAM and worst case, over its parts (tasks or batches) for "
+            "λ max; over random draws for trace and average case. Without several parts λ max carries the interval "
+            "that its residual guarantees. "
         )
         return [
             Table(f"Flatness, {group}", columns, rows, caption + self._radii())
@@ -294,8 +295,7 @@ def _doubt(row: Measurement) -> str:
     """Why a value is not to be trusted; empty when it is."""
     if not math.isfinite(row.value):
         return row.note or f"the value is {row.value}"
-    converged = row.name != "lambda_max" or "residual, not data noise" in row.note
-    return "" if converged else row.note
+    return "" if row.converged else row.note
 
 
 def _heading(name: str) -> str:

@@ -227,18 +227,19 @@ def table(found: Mapping[str, Spectra]) -> Table:
             "",
             "before: λ max",
             "adapted: λ max",
-            "adapted, against the first",
+            "− first",
             "meta: λ max",
             "meta: λ min",
-            "meta: gradient norm",
-            "third derivatives, %",
+            "meta: ‖∇‖",
+            "3rd, %",
         ],
         rows,
         f"Hessians of the query loss at the initialization, of each task's query loss at its adapted weights "
         f"(mean over tasks), and of the meta loss as a function of the initialization; {first.settings['tasks']} "
         f"tasks, the same ones for every row, eigenvalues to a residual of {first.settings['tol']:g} of "
-        "themselves. ± is a standard error over tasks; differences are paired by task; for the share of third "
-        "derivatives in the Frobenius norm of the meta-Hessian it is over random probes.",
+        "themselves. ± is a standard error over tasks; “− first” is the difference of adapted values from those "
+        "of the first row, paired by task. “3rd” is the share of third derivatives in the Frobenius norm of the "
+        "meta-Hessian, ± over random probes.",
     )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from landscape.sharpness.measurement import Measurement, Point
+from landscape.spectra.data_noise import spread_of
 from landscape.spectra.traces import trace as trace_of
+
+_NOTE = "interval: value ± residual; standard error: over the parts of the data"
 
 
 def lambda_max(point: Point, tol: float = 1e-3) -> Measurement:
@@ -12,7 +15,8 @@ def lambda_max(point: Point, tol: float = 1e-3) -> Measurement:
     ``λ₁ = max over ‖v‖ = 1 of vᵀHv``
 
     Lanczos; see :func:`landscape.spectra.eigenpairs.eigenpairs`. The interval is the value ± its residual: an
-    eigenvalue lies in it for certain, whether the iteration converged or not.
+    eigenvalue lies in it for certain, whether the iteration converged or not. The standard error is that
+    of ``vᵀHv`` over the parts of the data (batches, tasks), where there are several.
 
     >>> import torch
     >>> from landscape.objective import FunctionObjective
@@ -22,14 +26,18 @@ def lambda_max(point: Point, tol: float = 1e-3) -> Measurement:
     """
     pairs = point.pairs(1, "LA", tol)
     low, high = pairs.intervals[0].tolist()
+    stderr = None
+    if pairs.quotients is not None and pairs.weights is not None and len(pairs.weights) > 1:
+        stderr = float(spread_of(pairs.quotients, pairs.weights).stderr[0])
     return Measurement(
         "lambda_max",
         float(pairs.values[0]),
-        None,
+        stderr,
         (low, high),
         {"tol": tol},
         point.hessian.product_cost * pairs.products,
-        "interval: value ± residual, not data noise" if pairs.converged else pairs.outcome,
+        _NOTE if pairs.converged else pairs.outcome,
+        pairs.converged,
     )
 
 

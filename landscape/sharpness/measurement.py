@@ -33,6 +33,7 @@ class Measurement:
         settings: every setting that changes the number.
         cost: what the measure costs on its own, in gradients over the same data (FB).
         note: what the reader must know: where the error comes from, or what went wrong.
+        converged: whether the iteration behind it met its tolerance.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Measurement:
     settings: Mapping[str, Any] = field(default_factory=dict)
     cost: float = 0.0
     note: str = ""
+    converged: bool = True
 
 
 class Point:
@@ -110,7 +112,9 @@ class Point:
         """Eigenpairs at ``theta``, computed once for each set of arguments."""
         key = (k, which, tol)
         if key not in self._pairs:
-            self._pairs[key] = eigenpairs(self.hessian, k=k, which=which, tol=tol, seed=self.seed)
+            self._pairs[key] = eigenpairs(
+                self.hessian, k=k, which=which, tol=tol, seed=self.seed, spread=True
+            )
         return self._pairs[key]
 
 

@@ -85,6 +85,7 @@ class SharpnessReport(Mapping[str, Measurement]):
                 "settings": dict(row.settings),
                 "cost": row.cost,
                 "note": row.note,
+                "converged": row.converged,
             }
             for row in self.rows
         ]
@@ -118,6 +119,7 @@ class SharpnessReport(Mapping[str, Measurement]):
                 settings=row["settings"],
                 cost=float(row["cost"]),
                 note=row["note"],
+                converged=row.get("converged", True),
             )
             for row in document["measures"]
         )

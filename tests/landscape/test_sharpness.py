@@ -346,3 +346,24 @@ def test_a_point_shares_what_is_expensive():
 
     point = Point(Counted(lambda t: (t * t).sum(), torch.ones(3)))
     assert torch.equal(point.gradient, point.gradient) and len(calls) == 1
+
+
+def test_the_largest_eigenvalue_carries_its_data_noise():
+    whole, parted = conv_objective(), conv_objective(batch_size=6)
+    assert sharpness(whole, "lambda_max")["lambda_max"].stderr is None  # one batch tells nothing
+    row = sharpness(parted, "lambda_max")["lambda_max"]
+    values, vectors = torch.linalg.eigh(full_hessian(parted))
+    v = vectors[:, -1]
+    quotients = torch.stack(
+        [
+            v @ full_hessian(DataObjective(conv_net(), [b])) @ v
+            for b in zip(*(t.split(6) for t in images()), strict=True)
+        ]
+    )
+    assert row.value == pytest.approx(float(values[-1]), rel=1e-5)
+    assert row.stderr == pytest.approx(float(quotients.std()) / 5**0.5, rel=1e-2)
+    assert (
+        row.converged
+        and SharpnessReport.from_json(sharpness(parted, "lambda_max").to_json())["lambda_max"]
+        == row
+    )
