@@ -99,7 +99,7 @@ def compare(options: argparse.Namespace, problem: str) -> None:
         time = medians.get(name, {"seconds": float("nan"), "fb_time": float("nan")})
         ratios = ["not equal", ""]
         if row["equal"] and BASE in rows:
-            ratios[0] = f"{row['fb'] / rows['ours']['fb']:.2f}"
+            ratios[0] = f"{row['fb'] / rows[BASE]['fb']:.2f}"
             ratios[1] = f"{time['seconds'] / base['seconds']:.2f}" if base else ""
         print(
             f"| {label} | {row['products']} | {row['fb']:.0f} | {time['fb_time']:.0f} | {time['seconds']:.2f} | "
