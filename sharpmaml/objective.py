@@ -251,7 +251,7 @@ class MetaObjective:
         native = native_norms(self.network.model) if self.network is not None else []
         if native and (unrolled or self.upper):  # else there are no third derivatives
             raise ValueError(
-                f"third derivatives of native norm layers are wrong in torch: {', '.join(native)}; build "
+                f"third derivatives of torch's native norm layers are wrong (here: {', '.join(native)}); build "
                 "the tasks with sharpmaml.models.with_primitive_norms(model), the same function"
             )
 
