@@ -22,6 +22,7 @@ SMOOTH_LIMIT = 1e-2
 COARSE_LIMIT = 0.9
 
 _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
+_VANISHING = 1e-150  # the squares of smaller entries, and so their norm, are zero in float64
 _HALF = 0.1  # where the network itself runs in bfloat16
 _FINE_STEPS = (1e-6, 1e-8, 1e-4, 1e-3)
 _COARSE_STEPS = (1e-2, 1e-3, 1e-1)
@@ -301,7 +302,9 @@ def _norm(v: Tensor) -> float:
 
 
 def _ratio(error: float, size: float) -> float:
-    return error / size if size else (math.inf if error else 0.0)
+    if error < _VANISHING:
+        return 0.0
+    return error / size if size else math.inf
 
 
 def _advice(operator: SymmetricOperator, result: SelfTest) -> str:

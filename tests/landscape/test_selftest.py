@@ -264,3 +264,9 @@ def test_every_limit_is_a_number_and_errors_are_relative():
     for result in (small, large):
         assert all(math.isfinite(limit) for limit in result.limits)
         assert max(result.symmetry, result.linearity, result.repeatability) < 1e-14
+
+
+def test_a_hessian_too_small_to_square_is_healthy():
+    assert check(
+        HessianOperator(quadratic(torch.diag(torch.tensor([0.0, 1.7e-270]).double())))
+    ).passed

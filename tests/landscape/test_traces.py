@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from problems import quadratic, symmetric
 
@@ -23,6 +23,7 @@ def operator(spectrum, dtype=torch.float64, seed=0):
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.integers(0, 100))
+@example([0.0, 0.0, 1.7e-270], 0)
 def test_the_trace_of_a_diagonal_matrix_is_exact(diagonal, seed):
     found = trace(
         quadratic(torch.diag(torch.tensor(diagonal, dtype=torch.float64))), probes=2, seed=seed
