@@ -115,7 +115,7 @@ def eigenpairs(
             ``1000 k`` for power iteration.
         block_size: vectors in a block of ``"block"``; ``k + 2`` when left out.
         multiplicity: how hard Lanczos looks for copies. ``"check"``: until the chance of having
-            overlooked one is 1 %, but no more than three products unless they show something; what
+            overlooked one is 5 %, but no more than three products unless they show something; what
             it can miss is a copy that stands out little from the bulk, and ``settings["overlooked"]``
             is that chance. ``"full"``: until the chance is 1e-4. ``"skip"``: one of each unless the space is
             exhausted; that is found out at no cost and always looked into.
