@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from landscape import console
-from landscape.cli_source import Flag, Source, Where, require_suffix
+from landscape.cli_source import Flag, Source, Where, random_plane, require_suffix
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,12 +44,7 @@ class Map:
 
     def plane(self, objective: Objective) -> Plane:
         """The plane these settings ask for."""
-        from landscape.directions import random_plane
-
-        roles = [role for role in self.ignore.split(",") if role.strip() not in ("", "none")]
-        return random_plane(
-            objective, self.normalize, [role.strip() for role in roles], self.seed, self.axes
-        )
+        return random_plane(objective, self.normalize, self.ignore, self.seed, self.axes)
 
 
 _SOURCE = Source()

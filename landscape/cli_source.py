@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from landscape.directions import Plane
     from landscape.objective import Objective
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -75,6 +76,28 @@ class Source:
 
 
 Where = Annotated[Source, Parameter(name="*")]
+
+
+def random_plane(
+    objective: Objective,
+    normalize: str,
+    ignore: str,
+    seed: int,
+    axes: int,
+    orthogonal: bool = False,
+) -> Plane:
+    """The plane that flags ask for; ``ignore`` holds roles separated by commas, or ``none``."""
+    from landscape import directions
+
+    roles = [word.strip() for word in ignore.split(",")]
+    return directions.random_plane(
+        objective,
+        normalize=normalize,
+        ignore=[role for role in roles if role not in ("", "none")],
+        seed=seed,
+        axes=axes,
+        orthogonal=orthogonal,
+    )
 
 
 def require_suffix(out: Path, suffix: str) -> None:

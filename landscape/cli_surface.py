@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from landscape import console
-from landscape.cli_source import Flag, Source, Where, require_suffix
+from landscape.cli_source import Flag, Source, Where, random_plane, require_suffix
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,16 +58,8 @@ class Grid:
 
     def plane(self, objective: Objective) -> Plane:
         """The plane these settings ask for."""
-        from landscape.directions import random_plane
-
-        roles = [word.strip() for word in self.ignore.split(",")]
         return random_plane(
-            objective,
-            normalize=self.normalize,
-            ignore=[role for role in roles if role not in ("", "none")],
-            seed=self.seed,
-            axes=self.axes,
-            orthogonal=self.orthogonal,
+            objective, self.normalize, self.ignore, self.seed, self.axes, self.orthogonal
         )
 
     def evaluate(
