@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# By its place, not by its package: the interpreters of other tools lack what the package imports.
+_PLACE = Path(__file__).parents[1] / "landscape" / "networks_cifar.py"
+_SPEC = importlib.util.spec_from_file_location("networks_cifar", _PLACE)
+assert _SPEC is not None and _SPEC.loader is not None
+_CIFAR = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_CIFAR)
+ResNet = _CIFAR.ResNet
 
 Case = tuple[nn.Module, Tensor, Tensor]
 """A network in eval mode, its inputs and its labels; the loss is the cross entropy."""
@@ -48,53 +58,6 @@ def conv4() -> Case:
         layers.append(nn.MaxPool2d(2))
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 5))
     return model, torch.randn(512, 1, 28, 28), torch.randint(5, (512,))
-
-
-class Block(nn.Module):
-    """The basic block of a CIFAR ResNet; ``convolve`` says how the shortcut changes its shape."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, convolve: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        self.padding = 0
-        if stride != 1 and convolve:
-            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
-        elif stride != 1:
-            self.padding = (outputs - inputs) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Channels and size change by the stride."""
-        hidden = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.padding:  # every second pixel, the new channels zero
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
-        return F.relu(hidden + self.shortcut(x))
-
-
-class ResNet(nn.Module):
-    """The CIFAR ResNet of ``6 * blocks + 2`` layers (He et al. 2016, sec. 4.2)."""
-
-    def __init__(self, blocks: int, convolve: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        widths = (16, 16, 32, 64)
-        for stage in (1, 2, 3):
-            inputs, outputs = widths[stage - 1], widths[stage]
-            first = Block(inputs, outputs, 1 if stage == 1 else 2, convolve)
-            rest = [Block(outputs, outputs, 1, convolve) for _ in range(blocks - 1)]
-            setattr(self, f"layer{stage}", nn.Sequential(first, *rest))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images ``(batch, 3, 32, 32)`` -> logits ``(batch, 10)``."""
-        hidden = F.relu(self.bn1(self.conv1(x)))
-        hidden = self.layer3(self.layer2(self.layer1(hidden)))
-        return self.linear(F.avg_pool2d(hidden, 8).flatten(1))
 
 
 def resnet(blocks: int, images: int, convolve: bool) -> Case:

@@ -87,7 +87,7 @@ def materialize(data: Data, batch_size: int | None, whole: bool, like: Tensor) -
         # A copy: a loader may fill one tensor again and again, and the caller may change it later.
         return tensor.detach().to(device=like.device, dtype=dtype, copy=True)
 
-    if _is_whole(data):
+    if is_whole(data):
         one = _batch(data)
         size = batch_size or (one.size if whole else _CHUNK)
         placed = one.map(place).split(max(size, 1)) if one.size else []
@@ -134,7 +134,8 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
 
 
-def _is_whole(data: Data) -> bool:
+def is_whole(data: Data) -> bool:
+    """Whether ``data`` is one pair or one mapping of all examples, and not batches."""
     if isinstance(data, Mapping):
         return True
     return isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Tensor)

@@ -1,10 +1,9 @@
-"""Weights out of checkpoint files, without ever running code from them."""
+"""Weights out of checkpoint files, without running code from them."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-import warnings
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape.pickle_machine import Refused
+from landscape.state_dicts import candidates, entries, find, strip
+from landscape.unpickling import read_pickled
+from landscape.wording import listed, printable
+
 SUFFIXES = (".pt", ".pth", ".th", ".t7", ".ckpt", ".bin", ".safetensors")
-_WRAPPERS = (
-    "state_dict", "model_state_dict", "model", "net", "ema", "state_dict_ema", "model_ema",
-)  # fmt: skip
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-_DEPTH = 3  # wrappers within wrappers; a file may also hold itself
+_HEADER = 1 << 24  # bytes of a safetensors header or of an index of shards
+_REPEATED = 8  # times that tensors may share the bytes of the file
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,16 @@ class Weights:
         tensors: by name, as stored apart from a prefix that all names shared.
         key: entry of the file that held them; empty when the file is the weights.
         prefix: what was taken off every name.
+        ignored: names beside them that hold no tensor.
+        others: dotted keys of other entries that might be weights; ``key=`` chooses one.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     key: str = ""
     prefix: str = ""
+    ignored: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -60,97 +65,165 @@ class Weights:
         return {best + name: tensor for name, tensor in self.tensors.items()}
 
 
-def read_weights(path: str | Path) -> Weights:
-    """Read the weights of a ``.pt .pth .th .t7 .ckpt .bin .safetensors`` file.
+def read_weights(
+    path: str | Path,
+    *,
+    key: str | None = None,
+    allow: Collection[str] = (),
+    trust_pickle: bool = False,
+) -> Weights:
+    """Read the weights of a ``.pt .pth .th .t7 .ckpt .bin .safetensors`` file, or of a sharded index.
 
-    Pickled files are read with ``weights_only=True`` and nothing else: a file that needs more is refused.
-    Weights under ``state_dict``, ``model_state_dict``, ``model``, ``net`` or ``ema`` are found, also one
-    within another; the prefixes of
-    DataParallel (``module.``), ``torch.compile`` (``_orig_mod.``) and Lightning (``model.``) are removed.
+    Weights under ``state_dict``, ``model_state_dict``, ``model``, ``net``, ``ema``, ... are found, also
+    one within another; the prefixes of DataParallel (``module.``), ``torch.compile`` (``_orig_mod.``)
+    and Lightning (``model.``) are removed. Tensors stay on the CPU, mapped from the file where its format
+    lets them, and share memory where the file ties them.
+
+    Args:
+        path: the file, or the ``.index.json`` of one in several parts.
+        key: dotted name of the entry that holds the weights; found when left out.
+        allow: ``package.module.Class`` names that a pickle may build, which runs the code of these classes.
+        trust_pickle: unpickle whatever the file says, which may run any code; with a warning.
 
     Raises:
-        ValueError: the file is missing, damaged, unsafe, or holds no tensors.
+        ValueError: the file is missing, damaged, unsafe, asks for more memory than it fills, holds no
+            (dense, plain) tensors by name, or several entries that might be the weights.
     """
     path = Path(path)
+    return weights_in(read_content(path, allow=allow, trust_pickle=trust_pickle), path, key)
+
+
+def read_content(
+    path: Path, *, allow: Collection[str] = (), trust_pickle: bool = False
+) -> Mapping[Any, Any] | Any:
+    """All that a checkpoint file holds; see :func:`read_weights`.
+
+    Raises:
+        ValueError: the file is missing, damaged, or unsafe.
+    """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is no regular file" if path.exists() and not path.is_dir() else what
         raise ValueError(
             f"checkpoint {path} {what}: expected a file ending in {', '.join(SUFFIXES)}"
         )
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    found, key = _find(content)
+    if path.name.endswith(".index.json"):
+        return _read_shards(path, allow, trust_pickle)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = read_pickled(path, allow, trust_pickle)
+    if isinstance(content, torch.nn.Module):
+        return content.state_dict()
+    if isinstance(content, dict) and (allow or trust_pickle):
+        return {
+            name: value.state_dict() if isinstance(value, torch.nn.Module) else value
+            for name, value in dict.items(content)
+        }
+    return content
+
+
+def weights_in(content: Any, path: Path, key: str | None = None) -> Weights:
+    """The weights among what a file holds; see :func:`read_weights`.
+
+    Raises:
+        ValueError: no tensors by name, several entries that might be meant, or tensors of kinds that no
+            measure is defined on.
+    """
+    try:
+        held, where = find(content, key)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path} {error}") from None
+    found = {name: _plain(path, name, v) for name, v in held.items() if isinstance(v, Tensor)}
     if not found:
-        keys = (
-            ", ".join(repr(k) for k in list(content)[:5])
-            if isinstance(content, Mapping)
-            else type(content).__name__
+        names = [repr(name) for name, _ in entries(content)] if isinstance(content, dict) else []
+        what = listed(names) or type(content).__name__
+        raise ValueError(f"checkpoint {path} holds no tensors by name (found {what})")
+    _check_sizes(path, found)
+    prefix = strip(list(found))
+    return Weights(
+        path,
+        {name.removeprefix(prefix): tensor for name, tensor in found.items()},
+        where,
+        prefix,
+        tuple(name for name in held if name not in found),
+        tuple(other for other in candidates(content) if other and other != where),
+    )
+
+
+def _plain(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """The tensor without what the file hung on it; refused when no number can be read from it."""
+    bare = Tensor.detach(tensor)
+    kind = str(bare.layout).removeprefix("torch.") if bare.layout != torch.strided else ""
+    kind = "quantized" if bare.is_quantized else "nested" if bare.is_nested else kind
+    kind = "without values (on the meta device)" if bare.is_meta else kind
+    if not kind:
+        try:
+            one = bare.new_zeros(1)
+            (one.abs() if one.is_complex() else one).double()
+        except (RuntimeError, TypeError):
+            kind = f"of {bare.dtype}, which no arithmetic is defined on"
+    if kind:
+        raise ValueError(
+            f"checkpoint {path}: {printable(name)} is {kind}; expected plain numbers: "
+            "save it as .dequantize() or .to_dense() makes it"
         )
-        raise ValueError(f"checkpoint {path} holds no tensors by name (found {keys})")
-    tensors, prefix = _strip(found)
-    return Weights(path, tensors, key, prefix)
+    return bare
 
 
-def _read_safetensors(path: Path) -> Any:
+def _check_sizes(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A tensor may repeat one number a petabyte long: refuse what takes much more than the file."""
+    size = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
+    stored = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()
+    }
+    limit = _REPEATED * sum(stored.values()) + (1 << 26)
+    if size > limit:
+        raise ValueError(
+            f"checkpoint {path} claims tensors of {size} bytes over {sum(stored.values())} that it holds"
+        )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error}") from None
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+        if size < 10 or length > min(_HEADER, size - 8):
+            raise Refused(f"its header claims {length} bytes, the file has {size}")
+        return dict(load_file(path))
+    # The library is Rust: a fault in it may come as any exception, and a damaged file must be one line.
+    except (OSError, ValueError, RuntimeError, MemoryError, KeyError, SafetensorError) as error:
+        text = printable(error, 300)
+        raise ValueError(f"checkpoint {path} cannot be read: {text}") from None
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_shards(path: Path, allow: Collection[str], trust_pickle: bool) -> dict[str, Any]:
+    """The tensors that an index of shards lists, from the files beside it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # remarks on how the file was pickled
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, and a stranger's file may raise any
-        reason = _reason(error)
-        refused = _refused(path, reason)
-    if refused:
+        if path.stat().st_size > _HEADER:
+            raise Refused(f"an index of over {_HEADER} bytes")
+        listing = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files = {str(name): str(file) for name, file in listing.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"checkpoint {path} is refused: it holds {', '.join(refused)}, which could run code; "
-            "save it again as a plain state_dict or as .safetensors"
+            f"checkpoint {path} cannot be read: expected JSON with a weight_map of names to files "
+            f"({type(error).__name__})"
+        ) from None
+    tensors: dict[str, Any] = {}
+    for file in sorted(set(files.values())):
+        if Path(file).name != file or file.endswith(".index.json"):
+            raise ValueError(
+                f"checkpoint {path} names {printable(file)}, expected files of its own folder"
+            )
+        held = dict(
+            entries(read_content(path.parent / file, allow=allow, trust_pickle=trust_pickle))
         )
-    raise ValueError(
-        f"checkpoint {path} cannot be read, it is damaged or not written by torch.save as it is: {reason}"
-    )
-
-
-def _reason(error: Exception) -> str:
-    """What the unpickler itself said; torch wraps it in advice to load the file unsafely."""
-    inner = error.__context__ if isinstance(error.__context__, Exception) else error
-    first = (str(inner).splitlines() or [""])[0]
-    return f"{type(inner).__name__}: {first}" if first else type(inner).__name__
-
-
-def _refused(path: Path, reason: str) -> list[str]:
-    try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not a zip file: only the first class it stumbled over is known
-        found = re.findall(r"GLOBAL ([\w.]+)", reason)
-    return sorted(found)
-
-
-def _find(content: Any, depth: int = _DEPTH) -> tuple[dict[str, Tensor], str]:
-    """Tensors by name, and the keys that lead to them."""
-    if not isinstance(content, Mapping) or not depth:
-        return {}, ""
-    for key in _WRAPPERS:
-        tensors, deeper = _find(content.get(key), depth - 1)
-        if tensors:
-            return tensors, f"{key}.{deeper}" if deeper else key
-    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}, ""
-
-
-def _strip(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    removed = ""
-    while True:
-        for prefix in _PREFIXES:
-            if all(name.startswith(prefix) for name in tensors):
-                tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-                removed += prefix
-                break
-        else:
-            return tensors, removed
+        wanted = [name for name, where in files.items() if where == file]
+        missing = [name for name in wanted if not isinstance(held.get(name), Tensor)]
+        if missing:
+            raise ValueError(f"checkpoint {path}: {printable(file)} lacks {listed(missing)}")
+        tensors |= {name: held[name] for name in wanted}
+    return tensors

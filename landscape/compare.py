@@ -21,14 +21,36 @@ from landscape.directions import random_plane
 from landscape.objective import Objective, digest
 from landscape.plot.table import Cell, Table
 from landscape.report import Subject, comparison_page, paper_figures
+from landscape.sharpness import (
+    ENTRIES,
+    Measurement,
+    SharpnessReport,
+    difference,
+    documents,
+    sharpness,
+)
 from landscape.sharpness import MEASURES as REGISTRY
-from landscape.sharpness import Measurement, SharpnessReport, sharpness
+from landscape.sharpness.paired import same_data
+from landscape.sharpness.registry import WORST_CASE
+from landscape.sharpness.verdicts import percent
 from landscape.spectra.eigenpairs import ConvergenceWarning
 from landscape.surface import evaluate
 
 Progress = Callable[[int, int, str], None]
 
 MEASURES = ("gradient_norm", "lambda_max", "trace", "sam", "asam", "worst_l2", "average")
+QUICK: dict[str, dict[str, Any]] = {
+    "lambda_max": {"k": 1},
+    "trace": {"k": 1, "probes": 32},
+    "worst_l2": {"ladder": (), "m": None},
+    "worst_l2_adaptive": {"ladder": (), "m": None},
+    "worst_linf_adaptive": {"ladder": (), "m": None},
+    "average": {"ladder": (), "pairs": 20},
+    "average_adaptive": {"ladder": (), "pairs": 20},
+    "filter_average": {"ladder": (), "pairs": 20},
+}
+"""Settings of a comparison where they are not those of a full report: it shows one radius and one eigenvalue."""
+
 _HEADINGS = {
     "gradient_norm": "gradient norm",
     "lambda_max": "λ max",
@@ -55,7 +77,7 @@ class Comparison:
         line_points: points of the lines; 0 leaves them out.
         seed: of directions and of every random draw.
         measures: names of sharpness measures, columns of the table.
-        settings: settings of the measures, by name.
+        settings: settings of the measures, by name; what is left out is as in :data:`QUICK`.
     """
 
     folder: Path
@@ -139,10 +161,9 @@ class Comparison:
         """One table of flatness numbers a group."""
         columns = ["", "loss", *(_heading(name) for name in self.measures)]
         caption = (
-            "of one and the same objective. ± is a standard error: over the objective's terms (tasks or "
-            "examples) for loss, gradient norm, SAM, ASAM and worst case, over its parts (tasks or batches) for "
-            "λ max; over random draws for trace and average case. Without several parts λ max carries the interval "
-            "that its residual guarantees. "
+            "of one and the same objective. ± is a standard error: over the objective's terms (tasks or examples) or "
+            "its parts (tasks or batches), for trace and average case over the random draws too. Where nothing was "
+            "sampled, λ max carries the interval that its residual guarantees. "
         )
         return [
             Table(f"Flatness, {group}", columns, rows, caption + self._radii())
@@ -162,8 +183,7 @@ class Comparison:
                 n for n in ("lambda_max", "trace", "sam") if n in self.measures
             ] or self.measures
             changes = [
-                f"{label}: "
-                + ", ".join(f"{_heading(n)} {_change(report[n], base[n])}" for n in asked)
+                f"{label}: " + ", ".join(f"{_heading(n)} {_change(n, base, report)}" for n in asked)
                 for label, report in others
             ]
             if changes:
@@ -223,9 +243,9 @@ class Comparison:
                     settings=wanted,
                     progress=lambda done, total: tell(done, total, f"{group}: sharpness"),
                 )
-            document = json.loads(kept.to_json()) | {"point": _point(objective, loss)}
+            document = kept.document() | {"point": _point(objective, loss)}
             temporary = file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            temporary.write_text(documents.text(document), encoding="utf-8")
             temporary.replace(file)
         return kept
 
@@ -236,8 +256,10 @@ class Comparison:
         for name in self.measures:
             m = report[name]
             doubt = _doubt(m)
-            low, high = m.interval if m.interval and m.stderr is None else (None, None)
-            row.append(Cell(m.value, m.stderr, low, high, doubt, bool(doubt)))
+            if m.interval and (m.stderr is None or (m.stderr == 0 and m.bound > 0)):
+                row.append(Cell(m.value, None, *m.interval, doubt, bool(doubt)))
+            else:
+                row.append(Cell(m.value, m.stderr, None, None, doubt, bool(doubt)))
         return row
 
     def _radii(self) -> str:
@@ -250,11 +272,24 @@ class Comparison:
         return "Radii: " + ", ".join(shown) + "." if shown else ""
 
 
+def short_label(path: Path, among: Sequence[Path]) -> str:
+    """The shortest end of a path that tells it from the others.
+
+    >>> short_label(Path("runs/a/w.pt"), [Path("runs/a/w.pt"), Path("runs/b/w.pt")])
+    'a/w.pt'
+    """
+    for depth in range(1, len(path.parts) + 1):
+        tails = ["/".join(other.parts[-depth:]) for other in among]
+        if len(set(tails)) == len(tails):
+            return "/".join(path.parts[-depth:])
+    return str(path)
+
+
 def _settings(name: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """All settings of a measure: its defaults, and what was chosen instead."""
     parameters = inspect.signature(REGISTRY[name]).parameters
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
-    return {**defaults, **chosen.get(name, {})}
+    return {**defaults, **QUICK.get(name, {}), **chosen.get(name, {})}
 
 
 def _point(objective: Objective, loss: float) -> dict[str, Any]:
@@ -281,9 +316,8 @@ def _kept(
             and point["theta_sha256"] == digest([objective.theta])
             and np.isclose(point["loss"], loss, rtol=1e-4, atol=1e-12, equal_nan=True)
             and all(
-                report[name].settings[key] == value
+                report.asked[name] == documents.canonical(settings)
                 for name, settings in wanted.items()
-                for key, value in settings.items()
             )
         )
     except (OSError, ValueError, LookupError, TypeError):
@@ -295,7 +329,9 @@ def _doubt(row: Measurement) -> str:
     """Why a value is not to be trusted; empty when it is."""
     if not math.isfinite(row.value):
         return row.note or f"the value is {row.value}"
-    return "" if row.converged else row.note
+    if row.converged or (row.name in ENTRIES and ENTRIES[row.name].family == WORST_CASE):
+        return ""  # a largest rise is a lower bound anyway, and its note says so
+    return row.note or "not converged"
 
 
 def _heading(name: str) -> str:
@@ -306,9 +342,15 @@ def _slug(text: str) -> str:
     return re.sub(r"[\W_]+", "-", text.lower()).strip("-")
 
 
-def _change(new: Measurement, old: Measurement) -> str:
-    """``"−12 %"``: how much of the old value the new one is more or less."""
+def _change(name: str, base: SharpnessReport, other: SharpnessReport) -> str:
+    """``"−12 % [−20, −4]"``: the paired difference in percent of the old value, with its 95 % interval."""
+    old, new = base[name], other[name]
     share = new.value / old.value if old.value else math.nan
     if not 0 <= share < math.inf:
         return f"{old.value:.3g} → {new.value:.3g}"
-    return f"{100 * (share - 1):+.0f} %".replace("-", "−")
+    if not same_data(base.objective, other.objective):
+        alike = base.context.get("params") == other.context.get("params")
+        change = difference(old, new, draws=alike).change
+        if change is not None:
+            return percent(change)
+    return percent((share - 1, share - 1, share - 1))

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +33,17 @@ def run(
     Returns:
         The exit status.
     """
+    app.suppress_keyboard_interrupt = False  # it would end the process without a word
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        # What the user took upon himself is told each time, not once a process.
+        warnings.filterwarnings("always", message=".* on your word")
+        return _run(app, arguments, prepare)
+
+
+def _run(app: App, arguments: Sequence[str] | None, prepare: Callable[[], None] | None) -> int:
     from cyclopts import CycloptsError
 
-    app.suppress_keyboard_interrupt = False  # it would end the process without a word
     try:
         if prepare is not None:
             prepare()
@@ -64,6 +73,11 @@ def run(
         place = f"{Path(last.filename).name}, line {last.lineno}"
         return _fail(f"{type(error).__name__}: {error} ({place})", BAD)
     return DONE
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the place in our code that gave it."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(error: BaseException | str, status: int) -> int:

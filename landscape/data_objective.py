@@ -23,6 +23,7 @@ from landscape.space import ParameterSpace
 
 NORM_MODES = ("eval", "batch", "recalibrate", "interpolated")
 
+_SCALAR = "the loss returns one scalar a batch; return one loss an example instead"
 _COLUMNS = ("loss", "loss_stderr", "rise", "rise_stderr", "terms")
 
 
@@ -136,9 +137,7 @@ class DataObjective:
         state = self.state(theta)
         pieces = [self.loss_of(self.call(state, batch), batch) for batch in self.batches]
         if any(piece.dim() == 0 for piece in pieces):
-            raise ValueError(
-                "the loss returns one scalar a batch; return one loss an example instead"
-            )
+            raise ValueError(_SCALAR)
         return torch.cat(pieces)
 
     def metrics(self, theta: Tensor) -> dict[str, float]:
@@ -157,6 +156,63 @@ class DataObjective:
         error = math.nan if scalar else standard_error(terms)
         extra = {name: float(values.mean()) for name, values in means.items()}
         return {"loss": float(terms.mean()), "loss_stderr": error, **extra}
+
+    def scores(self, theta: Tensor) -> dict[str, Tensor]:
+        """``loss`` and the metrics asked for of each example, ``(examples,)``, in one forward pass.
+
+        Raises:
+            ValueError: the loss callable returns one scalar a batch, so there are no terms.
+        """
+        state = self.state(theta)
+        columns: dict[str, list[Tensor]] = {}
+        with torch.no_grad():
+            for batch in self.batches:
+                for name, values in self.score(self.call(state, batch), batch).items():
+                    if name == "loss" and values.dim() == 0:
+                        raise ValueError(_SCALAR)
+                    columns.setdefault(name, []).append(per_example(values, batch.size))
+        return {name: torch.cat(values) for name, values in columns.items()}
+
+    def losses_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each example ``(examples,)`` and gradient ``(params,)`` in one pass.
+
+        Where the loss is the mean of its batch, every example of the batch has that mean. Losses are those
+        of the network that is differentiated: the same as :meth:`losses` within rounding.
+        """
+        losses: list[Tensor] = []
+        total = torch.zeros_like(self.theta)
+        for part in self.parts():
+            point = theta.detach().requires_grad_()
+            with part.kernels(), torch.enable_grad():
+                found = part.losses(self.space.unflatten(point))
+                whole = found * part.size if found.dim() == 0 else found.sum()
+                total += torch.autograd.grad(whole, point)[0]
+            losses.append(per_example(found.detach(), part.size))
+        return torch.cat(losses), total / self.examples
+
+    def pieces(self, size: int) -> list[DataObjective]:
+        """The loss over at most ``size`` consecutive examples each; their weighted mean is this one.
+
+        Batches are cut, never joined: one that holds fewer stays a piece of its own.
+
+        Raises:
+            ValueError: batch-norm statistics couple the examples, so the pieces would be other functions.
+        """
+        if self._recalibrates or (
+            self.norm == "batch" and any(batch.size > size for batch in self.batches)
+        ):
+            raise ValueError(
+                f"norm={self.norm!r} couples the examples: a loss over {size} of them is another function"
+            )
+        cut = [piece for batch in self.batches for piece in batch.split(size)]
+        return [self._only([piece]) for piece in cut]
+
+    def _only(self, batches: Sequence[Batch]) -> DataObjective:
+        made = copy.copy(self)
+        made.batches = batches
+        made.examples = sum(batch.size for batch in batches)
+        made.settings = {**self.settings, "examples": made.examples, "batches": len(batches)}
+        return made
 
     def gradient(self, theta: Tensor) -> Tensor:
         """Gradient ``(params,)``, the graph of one part in memory at a time (see :meth:`parts`)."""

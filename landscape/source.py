@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import pkgutil
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from landscape import device as devices
-from landscape.checkpoint import Weights, read_weights
+from landscape.batches import is_whole
+from landscape.calls import parse
+from landscape.checkpoint import read_weights
 from landscape.data_objective import DataObjective
+from landscape.datasets import Reading, read
+from landscape.networks import FORMS, called, hf_checkpoint, network
 from landscape.objective import Objective
 from landscape.resolve import resolve, said
+from landscape.scoring import Loss, Metric, next_token_accuracy, uncounted
+
+BATCH_SIZE = 128
+"""Examples a call of the network unless ``--batch-size`` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,12 @@ PROVIDERS = {
 def describes_itself(path: Path) -> str | None:
     """Schema of a checkpoint folder (or of the last one in a run folder), or ``None`` for other files.
 
+    A folder that Hugging Face's ``save_pretrained`` wrote counts as such a file.
+
     Raises:
         ValueError: a folder without a checkpoint that can be read.
     """
-    if not path.is_dir():
+    if not path.is_dir() or hf_checkpoint(path) is not None:
         return None
     damaged = []
     for file in (path / "meta.json", *sorted(path.glob("checkpoints/*/meta.json"), reverse=True)):
@@ -103,45 +111,67 @@ def data_objective(
     norm: str,
     dtype: str | None,
     device: str = "auto",
+    *,
+    reading: Reading | None = None,
+    batch_size: int | None = None,
+    key: str | None = None,
+    allow: Sequence[str] = (),
+    trust_pickle: bool = False,
 ) -> Objective:
     """The mean loss of any checkpoint file over the user's data.
 
     Args:
-        checkpoint: a weights file.
-        model: ``package.module:factory`` or ``file.py:factory`` of the network.
-        data: an ``.npz`` file with arrays ``x`` and ``y``, or a factory of ``(x, y)`` batches.
-        loss: a ``torch.nn.functional`` name, or ``package.module:function`` or ``file.py:function`` of
-            ``(output, y)``.
+        checkpoint: a weights file, or a folder that Hugging Face's ``save_pretrained`` wrote.
+        model: name of the network, see :func:`landscape.networks.network`. Such a folder needs none.
+        data: name of the data, see :func:`landscape.datasets.read`.
+        loss: a ``torch.nn.functional`` name or one of :data:`landscape.scoring.LOSSES`; or
+            ``package.module:function`` or ``file.py:function`` of ``(output, y)``, with arguments in
+            parentheses where it is a function that makes the loss.
         norm: ``eval``, ``batch`` or ``recalibrate``.
         dtype: ``float32``, ``float64`` or ``bfloat16`` (autocast); the network's own when left out.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        reading: what is read of the data, and how.
+        batch_size: examples a call of the network; 128 when left out, or all with ``norm="batch"``,
+            where it changes the loss.
+        key: entry of the file that holds the weights.
+        allow: classes that a pickled file may hold beside tensors.
+        trust_pickle: read a pickled file even though it could run code.
 
     Raises:
         ValueError: something is missing or does not fit.
     """
-    weights = read_weights(checkpoint)
+    if checkpoint.is_dir() and (found := hf_checkpoint(checkpoint)) is not None:
+        model = f"hf:{checkpoint}" if model is None else model
+        checkpoint = found
+    weights = read_weights(checkpoint, key=key, allow=allow, trust_pickle=trust_pickle)
     if model is None or data is None:
         raise ValueError(
             f"{checkpoint} is not one of our checkpoint folders, so its network and data must be named: "
-            "add --model package.module:factory (or file.py:factory) and --data file.npz (or a factory)"
+            f"add --model package.module:factory (or {FORMS.split(', ', 1)[1]}) and --data file.npz (or a "
+            "folder, a built-in set, a factory)"
         )
-    network = _made(model, "--model")
-    if not isinstance(network, torch.nn.Module):
-        raise ValueError(
-            f"--model {model!r} made a {type(network).__name__}, expected a torch.nn.Module"
-        )
-    _fill(network, weights)
+    made = network(model, weights)
     precision = dtype if dtype == "bfloat16" else None
     kept = dtype is None or precision is not None
-    network.to(devices.resolve(device), None if kept else getattr(torch, str(dtype)))
-    given = _arrays(Path(data)) if data.endswith(".npz") else _made(data, "--data")
-    chosen = resolve(loss, "--loss") if ":" in loss else loss
+    made.module.to(devices.resolve(device), None if kept else getattr(torch, str(dtype)))
+    with torch.random.fork_rng(devices=[]):  # every checkpoint finds the random state of the first
+        given, notes = read(data, reading or Reading())
+    size = _batching(given, data, batch_size, norm)
     try:
-        objective = DataObjective(network, given, loss=chosen, norm=norm, precision=precision)
+        objective = DataObjective(
+            made.module, given, loss=_loss(loss), metrics=_metrics(loss), norm=norm,
+            batch_size=size, precision=precision,
+        )  # fmt: skip
     except TypeError as error:
         raise ValueError(
             f"--data {data} made a {type(given).__name__}, expected (x, y) batches of tensors: {said(error)}"
         ) from error
+    empty = sum(uncounted(loss, batch.target) for batch in objective.batches)
+    if empty:
+        raise ValueError(
+            f"--data {data}: {empty} of {objective.examples} examples have no label that counts (all are "
+            "-100): leave them out, their loss would read as zero"
+        )
     try:
         objective.metrics(objective.theta)
     except Exception as error:  # the user's network and loss run here, and may raise anything
@@ -149,58 +179,38 @@ def data_objective(
             f"--model {model}, --data {data} and --loss {loss} do not fit together: {said(error)}"
         ) from error
     objective.settings |= {"checkpoint": weights.fingerprint, "model": model, "data": data}
+    objective.settings |= {**made.settings, **notes, "batch_size": size}
     return objective
 
 
-def _made(name: str, what: str) -> Any:
-    factory = resolve(name, what)
-    if not callable(factory):
+def _batching(given: Any, data: str, batch_size: int | None, norm: str) -> int | None:
+    """How the data are cut, where it is not the user's factory that has cut them."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"--batch-size is {batch_size}: expected at least 1")
+    if not is_whole(given):
+        if batch_size is not None:
+            raise ValueError(
+                f"--batch-size does not apply: --data {data} makes batches of its own; give it an "
+                "argument instead"
+            )
+        return None
+    if batch_size is None and norm == "batch":
+        return None
+    return batch_size or BATCH_SIZE
+
+
+def _loss(name: str) -> Loss:
+    if ":" not in name:
+        return name
+    call = parse(name, "--loss")
+    made = called(name, "--loss") if call.given else resolve(name, "--loss")
+    if not callable(made):
         raise ValueError(
-            f"{what} {name!r} is a {type(factory).__name__}, expected a function to call"
+            f"--loss {name!r} is a {type(made).__name__}, expected a function of (output, y)"
         )
-    try:
-        return factory()
-    except Exception as error:  # the user's own code runs here, and may raise anything
-        raise ValueError(f"{what} {name!r} failed: {said(error)}") from error
+    return made  # type: ignore[no-any-return]
 
 
-def _arrays(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"])
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"--data {path} is not an .npz file with arrays x and y: {text}") from None
-    if x.shape[:1] != y.shape[:1] or not x.dim():
-        raise ValueError(
-            f"--data {path} has x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: "
-            "expected as many labels as examples"
-        )
-    return x, y if y.is_floating_point() else y.long()  # torch's losses take no smaller labels
-
-
-def _fill(network: torch.nn.Module, weights: Weights) -> None:
-    """Load the weights into the network, all of them and nothing else."""
-    wanted = network.state_dict()
-    # A count of batches that old checkpoints lack and no output depends on: the network's own will do.
-    counts = {name: t for name, t in wanted.items() if name.endswith("num_batches_tracked")}
-    tensors = {**counts, **weights.named_as(wanted)}
-    shapes = [
-        f"{name} is {tuple(tensors[name].shape)}, the model wants {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in tensors and tensors[name].shape != wanted[name].shape
-    ]
-    parts = [
-        f"{len(names)} {what}: {', '.join(names[:3])}"
-        for what, names in (
-            ("missing", [name for name in wanted if name not in tensors]),
-            ("unexpected", [name for name in tensors if name not in wanted]),
-            ("of another shape", shapes),
-        )
-        if names
-    ]
-    if parts:
-        raise ValueError(
-            f"{weights.path} is of another architecture than {type(network).__name__}: {'; '.join(parts)}"
-        )
-    network.load_state_dict(tensors)
+def _metrics(loss: str) -> tuple[Metric, ...]:
+    # Their outputs have classes along the last dimension, where accuracy looks along the second.
+    return (next_token_accuracy,) if loss == "next_token" else ("accuracy",)

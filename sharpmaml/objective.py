@@ -122,6 +122,46 @@ class MetaObjective:
         means = {name: float(torch.stack(values).double().mean()) for name, values in extra.items()}
         return {"loss": float(terms.mean()), "loss_stderr": standard_error(terms), **means}
 
+    def scores(self, theta: Tensor) -> dict[str, Tensor]:
+        """``loss`` and by-products such as ``accuracy`` of each task after adaptation, ``(tasks,)``."""
+        columns: dict[str, list[Tensor]] = {}
+        with devices.exact_kernels():
+            point = self._ascended(theta.detach())
+            for task in self.tasks:
+                loss, aux = meta_loss(task, point, self.inner)
+                for name, value in {"loss": loss, **aux}.items():
+                    columns.setdefault(name, []).append(value.detach())
+        return {name: torch.stack(values) for name, values in columns.items()}
+
+    def losses_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Query loss of each task ``(tasks,)`` and the gradient of their mean ``(params,)`` in one pass.
+
+        Raises:
+            ValueError: an upper ascent, which couples the tasks.
+        """
+        if self.upper:
+            raise ValueError("an upper ascent couples the tasks: use losses and gradient")
+        losses: list[Tensor] = []
+        total = torch.zeros_like(theta)
+        with devices.exact_kernels(), torch.enable_grad():
+            for task in self.tasks:
+                point = theta.detach().requires_grad_()
+                loss, _ = meta_loss(task, point, self.inner)
+                total += torch.autograd.grad(loss, point)[0]
+                losses.append(loss.detach())
+        return torch.stack(losses), total / len(self.tasks)
+
+    def pieces(self, size: int) -> list[MetaObjective]:
+        """The meta loss of at most ``size`` consecutive tasks each; their weighted mean is this one.
+
+        Raises:
+            ValueError: an upper ascent, which couples the tasks.
+        """
+        if self.upper:
+            raise ValueError("an upper ascent couples the tasks: pieces would be other functions")
+        ends = range(0, len(self.tasks), size)
+        return [self._like(self.inner, 0.0, begin, begin + size) for begin in ends]
+
     def gradient(self, theta: Tensor) -> Tensor:
         """Gradient ``(params,)``; without an upper ascent, one task's graph is in memory at a time."""
         if self.upper:
@@ -204,6 +244,15 @@ class MetaObjective:
             return {"plain": lambda: PointByPoint(self, plane)}
         return candidates(self.tasks, self.network, self.inner, plane)
 
+    def measures(self) -> dict[str, Callable[..., Any]]:
+        """What only a meta objective can be asked for in a sharpness report, by name.
+
+        See :func:`sharpmaml.sharpness.measures`.
+        """
+        from sharpmaml import sharpness  # which asks for tasks of this class
+
+        return sharpness.measures()
+
     def first(self, tasks: int) -> MetaObjective:
         """The same objective on the first so many of its tasks.
 
@@ -212,14 +261,16 @@ class MetaObjective:
         """
         if not 1 <= tasks <= len(self.tasks):
             raise ValueError(f"tasks is {tasks}: expected 1 to {len(self.tasks)}")
-        return self._like(self.inner, self.upper, tasks)
+        return self._like(self.inner, self.upper, 0, tasks)
 
-    def _like(self, inner: InnerLoop, upper: float, count: int | None = None) -> MetaObjective:
+    def _like(
+        self, inner: InnerLoop, upper: float, begin: int = 0, end: int | None = None
+    ) -> MetaObjective:
         network = self.network
         if network is not None:
-            network = dataclasses.replace(network, episodes=network.episodes[:count])
+            network = dataclasses.replace(network, episodes=network.episodes[begin:end])
         return MetaObjective(
-            self.tasks[:count],
+            self.tasks[begin:end],
             self.theta,
             self.space,
             inner,

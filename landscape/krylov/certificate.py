@@ -39,13 +39,26 @@ class Found(ABC):
 class FoundByKrylov(Found):
     """Ritz pairs of a projection."""
 
+    opposite: tuple[float, float] | None
+    opposite_quotients: Tensor | None
+
     def __init__(self, space: Projection, best: Ritz, which: str) -> None:
         self._space, self._best = space, best
         self.values, self.residuals = best.values, best.residuals
         self.scale, self.passes = space.scale, space.passes
         self.memory_bytes = space.basis.peak_bytes
-        self.quotients, self.weights = _of_all(space, best)
-        self.opposite = _opposite(space.ritz(), best, which)
+        self.opposite = self.opposite_quotients = None
+        mix = best.mix
+        if which != "BE":
+            ritz = space.ritz()
+            low = which == "LA" or (which == "LM" and best.values[0] >= 0)
+            end = 0 if low else len(ritz.values) - 1
+            self.opposite = (float(ritz.values[end]), float(ritz.residuals[end]))
+            mix = np.column_stack([mix, ritz.mix[:, end]])
+        quotients, self.weights = _of_all(space, mix)
+        if quotients is not None and which != "BE":
+            self.opposite_quotients = quotients[:, -1]
+        self.quotients = None if quotients is None else quotients[:, : len(best.values)]
 
     def mixture(self, weights: Array) -> tuple[Tensor, Tensor]:
         """See :class:`Found`."""
@@ -177,22 +190,13 @@ def certify(
     )
 
 
-def _of_all(space: Projection, best: Ritz) -> tuple[Tensor | None, Tensor | None]:
+def _of_all(space: Projection, mix: Array) -> tuple[Tensor | None, Tensor | None]:
     """Quotients and weights of all parts, those of other processes included."""
-    own = space.quotients(best.mix)
+    own = space.quotients(mix)
     weights = getattr(space.operator, "weights", None)
     if not space.spread or weights is None:
         return None, None
-    whole = torch.zeros(len(weights), len(best.values), dtype=torch.float64)
+    whole = torch.zeros(len(weights), mix.shape[1], dtype=torch.float64)
     if own is not None:
         whole[: len(own)] = torch.from_numpy(own)
     return space.operator.team.sum(whole), weights  # type: ignore[attr-defined]
-
-
-def _opposite(ritz: Ritz, best: Ritz, which: str) -> tuple[float, float] | None:
-    """The Ritz value at the end that was not asked for, and its residual."""
-    if which == "BE":
-        return None
-    low = which == "LA" or (which == "LM" and best.values[0] >= 0)
-    end = 0 if low else len(ritz.values) - 1
-    return float(ritz.values[end]), float(ritz.residuals[end])

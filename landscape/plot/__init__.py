@@ -24,6 +24,7 @@ from landscape.plot.curvature import (
     stability,
     wants_plotly,
 )
+from landscape.plot.ladders import consistency
 from landscape.plot.sheet import Surfaces, gather
 
 Kind = Literal["surface3d", "contour", "line"]
@@ -31,6 +32,7 @@ Kind = Literal["surface3d", "contour", "line"]
 __all__ = [
     "along_training",
     "compare",
+    "consistency",
     "contour",
     "curvature_map",
     "density",

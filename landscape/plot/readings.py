@@ -159,7 +159,7 @@ def read_densities(densities: Datasets) -> list[Density]:
         TypeError: not a Dataset.
         ValueError: a variable or ``params`` is missing, or nothing is finite.
     """
-    return [_density(one, i) for i, one in enumerate(_many(densities, "density"))]
+    return [_density(one, i) for i, one in enumerate(labelled(densities, "density"))]
 
 
 def read_bulk(bulk: Mapping[str, xr.Dataset] | None, spectra: Spectra) -> dict[str, Density]:
@@ -180,7 +180,7 @@ def read_paths(paths: Datasets) -> list[Path]:
         ValueError: a variable is missing, or nothing is finite.
     """
     out = []
-    for i, path in enumerate(_many(paths, "path")):
+    for i, path in enumerate(labelled(paths, "path")):
         label = _label(path, "run", i)
         values = _array(path, label, "eigenvalue", ("step", "rank"))
         residuals = _array(path, label, "residual", ("step", "rank"))
@@ -202,7 +202,7 @@ def read_maps(maps: Datasets) -> list[Map]:
         TypeError: not a Dataset.
         ValueError: a variable is missing, nothing is finite, or maps that must not be compared.
     """
-    many = _many(maps, "map")
+    many = labelled(maps, "map")
     require_comparable(many)
     out = []
     for i, one in enumerate(many):
@@ -322,7 +322,13 @@ def _density(one: xr.Dataset, index: int) -> Density:
     )
 
 
-def _many(given: Datasets, noun: str) -> list[xr.Dataset]:
+def labelled(given: Datasets, noun: str) -> list[xr.Dataset]:
+    """One Dataset or several as a list; labels of a mapping become their attribute ``label``.
+
+    Raises:
+        TypeError: not Datasets.
+        ValueError: none; the message names the ``noun``.
+    """
     if isinstance(given, xr.Dataset):
         many = [given]
     elif isinstance(given, Mapping):

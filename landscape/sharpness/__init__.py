@@ -4,10 +4,29 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from landscape.sharpness.measurement import Measurement, Point
-from landscape.sharpness.report import MEASURES, SharpnessReport, sharpness
+from landscape.sharpness.measurement import Measurement, NotApplicable
+from landscape.sharpness.paired import difference, differences
+from landscape.sharpness.point import Point
+from landscape.sharpness.registry import ENTRIES, MEASURES, Entry, WithMeasures
+from landscape.sharpness.report import SharpnessReport
+from landscape.sharpness.running import sharpness
+from landscape.sharpness.verdicts import Difference, Differences
 
-__all__ = ["MEASURES", "Measurement", "Point", "SharpnessReport", "sharpness"]
+__all__ = [
+    "ENTRIES",
+    "MEASURES",
+    "Difference",
+    "Differences",
+    "Entry",
+    "Measurement",
+    "NotApplicable",
+    "Point",
+    "SharpnessReport",
+    "WithMeasures",
+    "difference",
+    "differences",
+    "sharpness",
+]
 
 
 class _CallableModule(ModuleType):

@@ -1,24 +1,79 @@
-"""What a sharpness measure works on and what it returns."""
+"""What a sharpness measure returns: a number, what it depends on, and how far it can be trusted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import torch
+import numpy as np
 from scipy.stats import t as student
 from torch import Tensor
 
-from landscape.objective import FunctionObjective, Objective, standard_error
-from landscape.operators import operator_of
-from landscape.operators.symmetric import SymmetricOperator
-from landscape.spectra.eigenpairs import Eigenpairs, eigenpairs
 
-VALUE_COST = 1 / 3
-"""Cost of one loss in units of one gradient (FB, a forward and a backward pass)."""
+class NotApplicable(ValueError):
+    """The measure has no meaning for this objective; the message says why."""
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How a value moves, to first order, with each term of the data and each random draw behind it.
+
+    ``value - truth ≈ Σ wᵢ termsᵢ + mean(draws)``: deviations of mean zero (the infinitesimal jackknife of
+    Jaeckel 1972; Efron & Tibshirani 1993, chapter 21). Their scatter is the error of the value, and the
+    scatter of the differences of two influences is the error of a *paired* difference.
+
+    Attributes:
+        terms: one number a term of the data, ``(terms,)``; empty where there are none.
+        weights: share of each term, of sum 1; empty for equal shares.
+        of: what a term is: ``"examples"``, ``"tasks"``, ``"parts"`` (batches); ``"exact"`` where nothing was
+            sampled (a formula), ``"unknown"`` where the terms cannot be told apart.
+        draws: one number a random draw, ``(draws,)``; empty where nothing was drawn.
+    """
+
+    terms: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+    of: str = "unknown"
+    draws: tuple[float, ...] = ()
+
+    @classmethod
+    def made(
+        cls,
+        terms: Tensor | None = None,
+        of: str = "unknown",
+        weights: Tensor | None = None,
+        draws: Tensor | None = None,
+    ) -> Influence:
+        """From values that still have their mean, which is taken off.
+
+        Args:
+            terms: ``(terms,)``; fewer than two say nothing.
+            of: what a term is.
+            weights: ``(terms,)``, positive; equal when left out.
+            draws: ``(draws,)``; fewer than two say nothing.
+        """
+        shares = () if weights is None else _numbers(weights.double() / weights.double().sum())
+        if terms is None or terms.numel() < 2:
+            return cls(of="exact" if of == "exact" else "unknown", draws=_centred(draws))
+        return cls(_centred(terms, weights), shares, of, _centred(draws))
+
+    def data_error(self) -> float | None:
+        """Standard error over the data; 0 for a formula, ``None`` where it is not known."""
+        if self.of == "exact":
+            return 0.0
+        if len(self.terms) < 2:
+            return None
+        values = np.asarray(self.terms)
+        shares = np.asarray(self.weights) if self.weights else np.full(len(values), 1 / len(values))
+        # Σ w d² / (n - 1): unbiased also where the last batch is short, see data_noise.spread_of.
+        return math.sqrt(float(shares @ values**2) / (len(values) - 1))
+
+    def draw_error(self) -> float | None:
+        """Standard error over the random draws; ``None`` where nothing was drawn."""
+        if len(self.draws) < 2:
+            return None
+        return float(np.std(self.draws, ddof=1)) / math.sqrt(len(self.draws))
 
 
 @dataclass(frozen=True)
@@ -28,12 +83,21 @@ class Measurement:
     Attributes:
         name: name of the measure.
         value: the number.
-        stderr: standard error of ``value``, or ``None`` where there is none to give.
-        interval: an interval that ``value`` comes with, or ``None``; ``note`` says of which kind.
+        stderr: standard error of ``value``, over the data and the random draws together, or ``None``
+            where neither is known.
+        interval: 95 % interval: Student's t of ``stderr``, widened by ``bound`` on both sides; ``None``
+            where nothing is known.
         settings: every setting that changes the number.
         cost: what the measure costs on its own, in gradients over the same data (FB).
         note: what the reader must know: where the error comes from, or what went wrong.
         converged: whether the iteration behind it met its tolerance.
+        data_error: standard error over the data (examples, tasks, batches) alone.
+        draw_error: standard error over the random draws alone.
+        bound: how far the value can be off for numerical reasons, such as the residual of an eigenvalue.
+        influence: of the terms and draws on the value.
+        variants: the same measure at other settings, such as the other radii of a ladder; their own
+            ``settings`` hold what differs.
+        paid: what was spent on it in its report, where other measures had paid for a part, in FB.
     """
 
     name: str
@@ -44,87 +108,74 @@ class Measurement:
     cost: float = 0.0
     note: str = ""
     converged: bool = True
+    data_error: float | None = None
+    draw_error: float | None = None
+    bound: float = 0.0
+    influence: Influence = field(default_factory=Influence)
+    variants: tuple[Measurement, ...] = ()
+    paid: float = 0.0
 
 
-class Point:
-    """An objective at one ``theta``, with what several measures share computed once.
+def estimate(
+    name: str,
+    value: float,
+    influence: Influence,
+    settings: Mapping[str, Any],
+    *,
+    bound: float = 0.0,
+    note: str = "",
+    converged: bool = True,
+    variants: Sequence[Measurement] = (),
+) -> Measurement:
+    """A measurement with the errors and the interval that its influence gives.
 
-    Args:
-        objective: any objective.
-        theta: the point ``(params,)``; ``objective.theta`` when left out.
-        seed: of every random draw made here.
+    Variances over data and draws add; Student's t has the degrees of freedom of Welch and Satterthwaite.
+
+    >>> row = estimate("x", 2.0, Influence(of="exact", draws=(-1.0, 1.0)), {})
+    >>> row.stderr, row.data_error, [round(end, 3) for end in row.interval]
+    (1.0, 0.0, [-10.706, 14.706])
     """
-
-    def __init__(self, objective: Objective, theta: Tensor | None = None, seed: int = 0) -> None:
-        self.objective = objective
-        self.theta = (objective.theta if theta is None else theta).detach()
-        if tuple(self.theta.shape) != (objective.space.size,):
-            raise ValueError(
-                f"theta has shape {tuple(self.theta.shape)}, expected ({objective.space.size},)"
-            )
-        self.seed = seed
-        self._has_terms = True
-        self._pairs: dict[tuple[Any, ...], Eigenpairs] = {}
-
-    @cached_property
-    def gradient(self) -> Tensor:
-        """Gradient ``(params,)``."""
-        return self.objective.gradient(self.theta).detach()
-
-    @cached_property
-    def hessian(self) -> SymmetricOperator:
-        """The Hessian, tested once.
-
-        Raises:
-            OperatorError: it fails its test.
-        """
-        return operator_of(self.objective, self.theta)
-
-    @cached_property
-    def terms(self) -> Tensor:
-        """The losses whose mean is the value, ``(terms,)``, float64."""
-        return self.terms_at(self.theta)
-
-    def terms_at(self, theta: Tensor) -> Tensor:
-        """Loss terms at ``theta``, float64; the mean alone where the objective has no terms."""
-        if self._has_terms:
-            try:
-                return self.objective.losses(theta).detach().double()
-            except ValueError:  # a loss that returns one scalar a batch
-                self._has_terms = False
-        return self.objective.value(theta).detach().double().reshape(1)
-
-    def rise(self, step: Tensor) -> Tensor:
-        """How much each term rises from ``theta`` to ``theta + step``, ``(terms,)``, float64.
-
-        Differences are taken term by term: their scatter is the *paired* error of the rise, and the
-        loss that both points share cancels before anything is rounded.
-        """
-        return self.terms_at(self.theta + step) - self.terms
-
-    def paired_error(self, differences: Tensor) -> float | None:
-        """Standard error of the mean of ``differences``; 0 for a formula, ``None`` if unknown."""
-        if differences.numel() > 1:
-            return standard_error(differences)
-        return 0.0 if isinstance(self.objective, FunctionObjective) else None
-
-    def pairs(self, k: int, which: str, tol: float) -> Eigenpairs:
-        """Eigenpairs at ``theta``, computed once for each set of arguments."""
-        key = (k, which, tol)
-        if key not in self._pairs:
-            self._pairs[key] = eigenpairs(
-                self.hessian, k=k, which=which, tol=tol, seed=self.seed, spread=True
-            )
-        return self._pairs[key]
+    data, draws = influence.data_error(), influence.draw_error()
+    known = [error for error in (data, draws) if error is not None]
+    stderr = math.hypot(*known) if known else None
+    interval = None
+    if stderr is not None or bound > 0:
+        freedom = [
+            (error, count - 1)
+            for error, count in ((data, len(influence.terms)), (draws, len(influence.draws)))
+            if error and count > 1
+        ]
+        half = bound + t_quantile(freedom) * (stderr or 0.0)
+        interval = (value - half, value + half)
+    return Measurement(
+        name, value, stderr, interval, dict(settings), 0.0, note, converged,
+        data, draws, bound, influence, tuple(variants),
+    )  # fmt: skip
 
 
-def mean_with_interval(samples: Tensor) -> tuple[float, float, tuple[float, float]]:
-    """Mean, standard error and 95 % Student interval of ``samples (draws,)``, at least two."""
-    value, error = float(samples.mean()), standard_error(samples)
-    half = float(student.ppf(0.975, samples.numel() - 1)) * error
-    return value, error, (value - half, value + half)
+def t_quantile(parts: Sequence[tuple[float, int]]) -> float:
+    """97.5 % quantile of a sum of independent errors: ``(standard error, degrees of freedom)`` each.
+
+    Satterthwaite 1946; 1.96 where nothing varies.
+    """
+    largest = max((error for error, _ in parts), default=0.0)
+    if not largest or not math.isfinite(largest):
+        return 1.96
+    # Only their ratios count, and fourth powers of very large or small errors would overflow.
+    shares = [((error / largest) ** 2, count) for error, count in parts]
+    freedom = sum(v for v, _ in shares) ** 2 / sum(v**2 / count for v, count in shares)
+    return float(student.ppf(0.975, freedom))
 
 
-def length(v: Tensor) -> float:
-    """Euclidean norm, accumulated in float64."""
-    return math.sqrt(float(torch.dot(v.double(), v.double())))
+def _centred(values: Tensor | None, weights: Tensor | None = None) -> tuple[float, ...]:
+    if values is None or values.numel() < 2:
+        return ()
+    x = values.detach().double().cpu()
+    if weights is None:
+        return _numbers(x - x.mean())
+    w = weights.detach().double().cpu()
+    return _numbers(x - (w @ x) / w.sum())
+
+
+def _numbers(values: Tensor) -> tuple[float, ...]:
+    return tuple(values.tolist())

@@ -1,30 +1,18 @@
-"""The table of all measures, and the report that runs them."""
+"""What a run of sharpness measures found."""
 
 from __future__ import annotations
 
-import inspect
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
-from landscape.objective import Objective
-from landscape.sharpness.ascent import asam, sam, worst_l2
-from landscape.sharpness.average import average
-from landscape.sharpness.curvature import lambda_max, trace
-from landscape.sharpness.gradient import gradient_norm
-from landscape.sharpness.measurement import Measurement, Point
+from landscape.sharpness import documents
+from landscape.sharpness.measurement import Measurement
+from landscape.sharpness.remarks import Remark, remarks
+from landscape.sharpness.text import report_table
 
 SCHEMA = "landscape.sharpness/1"
-
-MEASURES: dict[str, Callable[..., Measurement]] = {
-    measure.__name__: measure
-    for measure in (gradient_norm, lambda_max, trace, sam, asam, worst_l2, average)
-}
-"""Every measure by name; its keyword arguments are its settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +23,26 @@ class SharpnessReport(Mapping[str, Measurement]):
         rows: the measurements.
         objective: settings of the objective they belong to.
         seed: of every random draw.
+        skipped: why measures that were asked for are not among the rows.
+        invariance: by measure, what rescaling the network without changing its function did to the value.
+        asked: all settings of each measure, defaults included.
+        about: by measure, ``title``, ``family``, ``orientation`` and ``rise``, as in the table of measures.
+        context: numbers the rows are read against: ``loss`` at the point, ``chance`` (the loss of guessing),
+            ``params``, and first-order rises of the loss by radius (``"l2"``: the length of the gradient).
+        theta_sha256: digest of the point.
+        overhead: what was spent on no measure in particular, by purpose, in FB.
     """
 
     rows: tuple[Measurement, ...]
     objective: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    invariance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    context: Mapping[str, float] = field(default_factory=dict)
+    theta_sha256: str = ""
+    overhead: Mapping[str, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Measurement:
         for row in self.rows:
@@ -53,144 +56,69 @@ class SharpnessReport(Mapping[str, Measurement]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def spent(self) -> float:
+        """What the whole report cost, in FB."""
+        return sum(row.paid for row in self.rows) + sum(self.overhead.values())
+
+    def remarks(self) -> list[Remark]:
+        """Which rows say less than they seem to, and why."""
+        return remarks(self.rows, self.about, self.context, self.invariance)
+
     def table(self) -> str:
-        """The rows as aligned text; ± is the standard error, else the half-width of the interval."""
-        head = ("measure", "value", "±", "cost/FB", "settings", "note")
-        body = [
-            (
-                row.name,
-                f"{row.value:.5g}",
-                _spread(row),
-                f"{row.cost:.1f}",
-                " ".join(f"{key}={value}" for key, value in row.settings.items()),
-                row.note,
-            )
-            for row in self.rows
-        ]
-        widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in [head, *body]
-        ]
-        return "\n".join(lines)
+        """The rows as aligned text, what was skipped, what to mind, and a legend."""
+        return report_table(
+            self.rows, self.skipped, self.invariance, self.remarks(), self.context, self.overhead
+        )
 
     def to_json(self) -> str:
         """One JSON document; numbers that JSON lacks are the strings ``NaN``, ``±Infinity``."""
-        rows = [
-            {
-                "name": row.name,
-                "value": _to_json(row.value),
-                "stderr": None if row.stderr is None else _to_json(row.stderr),
-                "interval": None if row.interval is None else [_to_json(x) for x in row.interval],
-                "settings": dict(row.settings),
-                "cost": row.cost,
-                "note": row.note,
-                "converged": row.converged,
-            }
-            for row in self.rows
-        ]
-        document = {
+        return documents.text(self.document())
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain values; see ``docs/schema.md``."""
+        return {
             "schema": SCHEMA,
             "objective": dict(self.objective),
+            "theta_sha256": self.theta_sha256,
             "seed": self.seed,
-            "measures": rows,
+            "context": documents.plain(self.context),
+            "overhead": documents.plain(self.overhead),
+            "asked": documents.plain(documents.canonical(self.asked)),
+            "about": {name: dict(value) for name, value in self.about.items()},
+            "skipped": dict(self.skipped),
+            "invariance": documents.plain(documents.canonical(self.invariance)),
+            "measures": [documents.to_plain(row) for row in self.rows],
         }
-        return json.dumps(document, indent=2, allow_nan=False, default=str, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> SharpnessReport:
         """The report that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: not JSON, or another schema.
+            ValueError: not JSON, another schema, or damaged.
         """
-        document = json.loads(text)
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not a sharpness report: it is not JSON ({error})") from None
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
             raise ValueError(f"not a sharpness report: schema is {schema!r}, expected {SCHEMA!r}")
-        rows = tuple(
-            Measurement(
-                name=row["name"],
-                value=float(row["value"]),
-                stderr=None if row["stderr"] is None else float(row["stderr"]),
-                interval=None
-                if row["interval"] is None
-                else (float(row["interval"][0]), float(row["interval"][1])),
-                settings=row["settings"],
-                cost=float(row["cost"]),
-                note=row["note"],
-                converged=row.get("converged", True),
+        try:
+            return cls(
+                tuple(documents.from_plain(row) for row in document["measures"]),
+                dict(document["objective"]),
+                int(document["seed"]),
+                dict(document.get("skipped", {})),
+                documents.canonical(dict(document.get("invariance", {}))),
+                documents.canonical(dict(document.get("asked", {}))),
+                dict(document.get("about", {})),
+                {name: float(value) for name, value in document.get("context", {}).items()},
+                str(document.get("theta_sha256", "")),
+                {name: float(value) for name, value in document.get("overhead", {}).items()},
             )
-            for row in document["measures"]
-        )
-        return cls(rows, document["objective"], document["seed"])
-
-
-def sharpness(
-    objective: Objective,
-    measures: str | Iterable[str] = "all",
-    seed: int = 0,
-    theta: Tensor | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-) -> SharpnessReport:
-    """Sharpness of an objective at a point, by every measure asked for.
-
-    What measures share (the gradient, the top eigenvector) is computed once; the cost in a row is
-    what that measure costs on its own.
-
-    Args:
-        objective: the function.
-        measures: ``"all"``, one name, or names.
-        seed: of every random draw; equal seeds give equal draws to any two objectives of one size.
-        theta: the point ``(params,)``; ``objective.theta`` when left out.
-        progress: called as ``progress(done, total)`` after each measure.
-        settings: what to change, by measure: ``{"sam": {"rho": 0.1}}``.
-
-    Raises:
-        ValueError: an unknown measure or setting, or a setting out of range.
-
-    >>> import torch
-    >>> from landscape.objective import FunctionObjective
-    >>> bowl = FunctionObjective(lambda t: (t * t).sum(), torch.tensor([3.0, 4.0]).double())
-    >>> report = sharpness(bowl, ["gradient_norm", "sam"], settings={"sam": {"rho": 0.1}})
-    >>> round(report["gradient_norm"].value, 9), round(report["sam"].value, 9)
-    (10.0, 1.01)
-    """
-    if isinstance(measures, str):
-        names = list(MEASURES) if measures == "all" else [measures]
-    else:
-        names = list(dict.fromkeys(measures))
-    chosen = {name: dict(values) for name, values in (settings or {}).items()}
-    for name in [*names, *chosen]:
-        if name not in MEASURES:
-            raise ValueError(f"unknown measure {name!r}: expected any of {', '.join(MEASURES)}")
-    for name, values in chosen.items():
-        known = list(inspect.signature(MEASURES[name]).parameters)[1:]
-        unknown = [key for key in values if key not in known]
-        if unknown:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"unknown setting {unknown[0]!r} of {name}: "
-                f"expected any of {', '.join(known) or '(it has none)'}"
-            )
-    point = Point(objective, theta, seed)
-    rows = []
-    for done, name in enumerate(names, start=1):
-        rows.append(MEASURES[name](point, **chosen.get(name, {})))
-        if progress is not None:
-            progress(done, len(names))
-    return SharpnessReport(tuple(rows), dict(objective.settings), seed)
-
-
-def _spread(row: Measurement) -> str:
-    if row.stderr is not None:
-        return f"{row.stderr:.2g}"
-    if row.interval is not None:
-        return f"{(row.interval[1] - row.interval[0]) / 2:.2g}"
-    return "-"
-
-
-def _to_json(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+                f"a damaged sharpness report: {type(error).__name__}: {error}"
+            ) from None

@@ -42,6 +42,8 @@ class Density:
         width: standard deviation of the Gaussian that :meth:`curve` puts on each node.
         products: products made, those for the outliers included if they were found here.
         settings: steps, probes, seed, and the operator's.
+        couplings: ``q₁ᵀ A_b q_j`` of every part ``b`` and Lanczos vector ``j`` of each probe,
+            ``(parts, steps)`` each; empty unless ``spread`` was asked for and the operator has parts.
     """
 
     outliers: Array
@@ -51,6 +53,7 @@ class Density:
     width: float
     products: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    couplings: tuple[Array, ...] = ()
 
     @property
     def complement(self) -> int:
@@ -162,6 +165,7 @@ def density(
     outliers: int = 10,
     width: float | None = None,
     block: int = 1,
+    spread: bool = False,
     **operator_options: Any,
 ) -> Density:
     """Spectral density of the Hessian by stochastic Lanczos quadrature, its outliers deflated.
@@ -187,6 +191,7 @@ def density(
             most 1 % of the largest are deflated, so a spectrum without outliers may have none.
         width: standard deviation of the smoothing; 1 % of the range of the bulk when left out.
         block: probes that go through the data together.
+        spread: note the couplings of every part, at no extra product.
         operator_options: see :func:`landscape.operators.operator_of`.
 
     Raises:
@@ -215,13 +220,27 @@ def density(
         residuals = pairs.residuals.double().cpu().numpy()
     scale = float(np.abs(values).max(initial=0.0))
     found: list[Tridiagonal] = []
+    couplings: list[Array] = []
+    spread = spread and getattr(operator, "weights", None) is not None
     rank = params - len(values)
     for first in range(0, probes if rank else 0, block):
         numbers = range(first, min(first + block, probes))
         drawn = [generator(seed, "density", i).standard_normal(params) for i in numbers]
         starts = without(locked, torch.from_numpy(np.stack(drawn)).to(operator.theta))
         starts = starts / starts.double().norm(dim=1, keepdim=True).to(starts)
-        found += tridiagonals(operator, starts, locked, min(steps, rank), scale)
+        depth = min(steps, rank)
+        if not spread:
+            found += tridiagonals(operator, starts, locked, depth, scale)
+            continue
+        table = torch.zeros(len(starts), len(operator.weights), depth, dtype=torch.float64)  # type: ignore[attr-defined]
+
+        def note(part: int, start: int, step: int, value: float, table: Tensor = table) -> None:
+            table[start, part, step] = value
+
+        made = tridiagonals(operator, starts, locked, depth, scale, note)
+        whole = operator.team.sum(table).numpy()  # type: ignore[attr-defined]
+        couplings += [rows[:, : len(a)] for rows, (a, _) in zip(whole, made, strict=True)]
+        found += made
     settings = {
         "steps": steps,
         "probes": probes,
@@ -237,6 +256,7 @@ def density(
         width or _width(found, values, torch.finfo(operator.dtype).eps),
         operator.products - begin,
         settings,
+        tuple(couplings),
     )
 
 

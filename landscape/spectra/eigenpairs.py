@@ -52,6 +52,7 @@ class Eigenpairs:
         quotients: ``(parts, k)``, float64: ``vᵀ A_b v`` of every part (batch, task) of the operator, at no
             extra product; ``None`` unless ``spread`` was asked for and the operator has parts.
         weights: ``(parts,)``, share of each part: ``weights @ quotients`` are the values.
+        opposite_quotients: ``(parts,)``, the quotients behind ``opposite``, under the same conditions.
     """
 
     values: Tensor
@@ -70,6 +71,7 @@ class Eigenpairs:
     settings: Mapping[str, Any] = field(default_factory=dict)
     quotients: Tensor | None = None
     weights: Tensor | None = None
+    opposite_quotients: Tensor | None = None
 
 
 def eigenpairs(
@@ -151,7 +153,7 @@ def eigenpairs(
         method, settings["choice"] = chosen.method, chosen.reason
         end += operator.products - begin
     wanted = Wanted(k, which, tol, operator.dtype)
-    opposite = quotients = weights = None
+    opposite = quotients = weights = opposite_quotients = None
     found: Found
     if method == "power":
         power = PowerSearch(operator, wanted, seed, end - 1)
@@ -168,6 +170,7 @@ def eigenpairs(
             settings |= {"multiplicity": multiplicity, "max_vectors": max_vectors}
         found = FoundByKrylov(search.space, search.run(), which)
         opposite, quotients, weights = found.opposite, found.quotients, found.weights
+        opposite_quotients = found.opposite_quotients
         if isinstance(search, Search) and search.overlooked is not None:
             settings["overlooked"] = search.overlooked
     advice = "; method='lanczos' needs fewer" if method == "power" else ""
@@ -192,6 +195,7 @@ def eigenpairs(
         settings={**operator.settings, **settings},
         quotients=quotients,
         weights=weights,
+        opposite_quotients=opposite_quotients,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -15,10 +17,25 @@ from landscape.spectra.estimators import without
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Tridiagonal = tuple[Array, Array]
 """Diagonal ``(steps,)`` and off-diagonal ``(steps - 1,)``."""
+Note = Callable[[int, int, int, float], None]
+
+
+class Watched(Protocol):
+    """An operator that tells what each of its parts contributes to a product."""
+
+    weights: Tensor
+
+    def watching(self, watch: Callable[[int, float, Tensor], None]) -> AbstractContextManager[None]:
+        """See :meth:`landscape.operators.summed.PartsOperator.watching`."""
 
 
 def tridiagonals(
-    operator: SymmetricOperator, starts: Tensor, locked: Tensor, steps: int, scale: float = 0.0
+    operator: SymmetricOperator,
+    starts: Tensor,
+    locked: Tensor,
+    steps: int,
+    scale: float = 0.0,
+    note: Note | None = None,
 ) -> list[Tridiagonal]:
     """Lanczos matrices in the complement of ``locked``, all starts in step with each other.
 
@@ -28,6 +45,8 @@ def tridiagonals(
         locked: orthonormal rows ``(k, params)``.
         steps: at most; at most the dimension of the complement.
         scale: norm of the operator as far as known; rounding errors are relative to it.
+        note: called as ``note(part, start, step, q₁ᵀ A_part q_step)`` for every part of the operator, one
+            that can be watched.
 
     Returns:
         A matrix for each start; smaller than ``steps`` where the Krylov space was exhausted.
@@ -40,7 +59,11 @@ def tridiagonals(
     active, vectors = list(range(count)), starts
     for step in range(steps):
         basis[active, step] = vectors
-        images = operator.rows(vectors)
+        if note is None:
+            images = operator.rows(vectors)
+        else:
+            with cast(Watched, operator).watching(_couplings(note, starts, active, step)):
+                images = operator.rows(vectors)
         following, going = [], []
         for i, q, w in zip(active, vectors, images, strict=True):
             diagonals[i].append(float(q.double() @ w.double()))
@@ -56,6 +79,16 @@ def tridiagonals(
             break
         active, vectors = going, torch.stack(following)
     return [(np.array(a), np.array(b)) for a, b in zip(diagonals, offs, strict=True)]
+
+
+def _couplings(
+    note: Note, starts: Tensor, active: list[int], step: int
+) -> Callable[[int, float, Tensor], None]:
+    def watch(part: int, _: float, images: Tensor) -> None:
+        for i, image in zip(active, images, strict=True):
+            note(part, i, step, float(starts[i].double() @ image.double()))
+
+    return watch
 
 
 def rule(tridiagonal: Tridiagonal) -> tuple[Array, Array]:

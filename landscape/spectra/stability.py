@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape.checkpoint import read_content
 from landscape.objective import Objective
 from landscape.operators import operator_of
+from landscape.operators.summed import PartsOperator, Watch
 from landscape.operators.symmetric import SymmetricOperator
+from landscape.parallel import Team
 from landscape.spectra.dynamics import RULES, Dynamics, dynamics
 from landscape.spectra.eigenpairs import eigenpairs
 
@@ -84,15 +87,43 @@ class Preconditioned(SymmetricOperator):
                 f"scale has shape {tuple(self.scale.shape)}, expected {tuple(self.theta.shape)}"
             )
         self.settings |= {f"of_{name}": value for name, value in operator.settings.items()}
+        self.watch: Watch | None = None
 
     @property
     def product_cost(self) -> float:
         """That of the operator inside."""
         return self.operator.product_cost
 
+    @property
+    def weights(self) -> Tensor | None:
+        """Share of each part of the operator inside; ``None`` where it has none."""
+        return getattr(self.operator, "weights", None)
+
+    @property
+    def team(self) -> Team:
+        """Processes that share the parts of the operator inside."""
+        return getattr(self.operator, "team", None) or Team()
+
+    @contextmanager
+    def watching(self, watch: Watch) -> Iterator[None]:
+        """See :meth:`landscape.operators.summed.PartsOperator.watching`."""
+        earlier, self.watch = self.watch, watch
+        try:
+            yield
+        finally:
+            self.watch = earlier
+
     def _products(self, vectors: Tensor) -> Tensor:
         scaled = vectors * self.scale
-        return (self.operator.rows(scaled) + self.decay * scaled) * self.scale
+        inner, watch = self.operator, self.watch
+
+        def finish(images: Tensor) -> Tensor:
+            return (images + self.decay * scaled) * self.scale
+
+        if watch is None or not isinstance(inner, PartsOperator):
+            return finish(inner.rows(scaled))
+        with inner.watching(lambda part, weight, images: watch(part, weight, finish(images))):
+            return finish(inner.rows(scaled))
 
 
 def stability(
@@ -183,13 +214,7 @@ def read_optimizer(path: str | Path) -> dict[str, Any]:
     file = Path(path) / "trainer.pt" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise ValueError(f"{file} does not exist: expected a checkpoint that holds its optimizer")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{file} cannot be read, or holds more than tensors and plain values: {reason}"
-        ) from None
+    content = read_content(file)
     if isinstance(content, Mapping):
         for found in (content, *(content.get(name) for name in _ENTRIES)):
             if isinstance(found, list | tuple) and len(found) > 1:

@@ -1,5 +1,7 @@
+import json
 import os
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -184,3 +186,175 @@ def test_the_fingerprint_is_of_names_shapes_and_bits(tmp_path):
     assert mark({name.upper(): tensor for name, tensor in PLAIN.items()}) != first
     kinds = (torch.tensor(3), torch.empty(0), torch.ones(2).bool(), torch.ones(2).bfloat16())
     assert len({mark({"w": tensor}) for tensor in kinds}) == 4
+
+
+BOTH = {"model": {"w": torch.zeros(3)}, "ema": {"module.w": torch.ones(3)}, "epoch": 7}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "others"),
+    [(None, 0.0, ("ema",)), ("ema", 1.0, ("model",)), ("model", 0.0, ("ema",))],
+)
+def test_the_user_chooses_among_several_entries(tmp_path, key, value, others):
+    torch.save(BOTH, tmp_path / "w.pt")
+    weights = read_weights(tmp_path / "w.pt", key=key)
+    assert torch.equal(weights.tensors["w"], torch.full((3,), value))
+    assert weights.key == (key or "model")
+    assert weights.others == others
+
+
+def test_an_entry_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    torch.save(BOTH, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="no weights under 'net': expected 'model', 'ema'"):
+        read_weights(tmp_path / "w.pt", key="net")
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ({"generator": PLAIN, "epoch": 3}, "generator"),
+        ({"mean": torch.zeros(3), "weights": PLAIN}, "weights"),
+        ({"mean": torch.zeros(9), "extra": {"t": torch.zeros(1)}, **PLAIN}, ""),
+        ({"models": [{"a": 1}, PLAIN]}, "models.1"),
+        ({"checkpoint": {"best": {"net": PLAIN}}}, "checkpoint.best.net"),
+        ({"a.b": {"c": PLAIN}, "optimizer": {"state": {0: {"m": torch.ones(99)}}}}, "a.b.c"),
+        ({"model": {"model": {"model": PLAIN}}}, "model.model.model"),
+    ],
+)
+def test_weights_are_found_under_names_that_nobody_foresaw(tmp_path, content, key):
+    torch.save(content, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt").key == key
+    if key:
+        assert same(read_weights(tmp_path / "w.pt", key=key))
+
+
+def test_two_networks_of_one_file_are_not_guessed_between(tmp_path):
+    content = {"netG": PLAIN, "netD": {"w": torch.ones(2)}, "epoch": 3}
+    torch.save(content, tmp_path / "w.pt")
+    assert "may mean 'netG', 'netD': choose one with --key" in refusal(tmp_path / "w.pt")
+    assert list(read_weights(tmp_path / "w.pt", key="netD").tensors) == ["w"]
+
+
+def test_a_lightning_checkpoint(tmp_path):
+    content = {
+        "state_dict": prefixed("model."), "pytorch-lightning_version": "2.5", "epoch": 3,
+        "hyper_parameters": {"lr": 0.1, "w": torch.ones(1)}, "optimizer_states": [{"state": {}}],
+    }  # fmt: skip
+    torch.save(content, tmp_path / "w.ckpt")
+    weights = read_weights(tmp_path / "w.ckpt")
+    assert same(weights)
+    assert (weights.key, weights.prefix, weights.others) == ("state_dict", "model.", ())
+
+
+def test_values_that_are_no_tensors_are_left_out_and_told(tmp_path):
+    torch.save({"state_dict": {**PLAIN, "_extra": {"x": 1}, "step": 4}}, tmp_path / "w.pt")
+    weights = read_weights(tmp_path / "w.pt")
+    assert same(weights)
+    assert weights.ignored == ("_extra", "step")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "word"),
+    [
+        (torch.ones(2, 2).to_sparse(), "is sparse_coo"),
+        (torch.ones(2, device="meta"), "on the meta device"),
+        (torch.zeros(4, dtype=torch.uint8).view(torch.bits8), "torch.bits8"),
+    ],
+)
+def test_tensors_that_no_measure_is_defined_on(tmp_path, tensor, word):
+    torch.save({"a": torch.ones(1), "w": tensor}, tmp_path / "w.pt")
+    text = refusal(tmp_path / "w.pt")
+    assert ": w is " in text
+    assert word in text
+
+
+def test_quantized_tensors(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(
+            {"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, tmp_path / "w.pt"
+        )
+    assert "w is quantized" in refusal(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        torch.half,
+        torch.float8_e5m2,
+        torch.int8,
+        torch.uint16,
+        torch.bool,
+        torch.complex64,
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_dtypes_are_kept(tmp_path, dtype, suffix):
+    tensors = {"w": torch.tensor([0.0, 1.0, 1.0]).to(dtype)}
+    path = tmp_path / f"w{suffix}"
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    found = read_weights(path).tensors["w"]
+    assert found.dtype == dtype
+    assert torch.equal(found.view(torch.uint8), tensors["w"].view(torch.uint8))
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    table = torch.arange(6.0).reshape(2, 3)
+    torch.save({"wte": table, "head": table}, tmp_path / "w.pt")
+    found = read_weights(tmp_path / "w.pt").tensors
+    assert found["wte"].data_ptr() == found["head"].data_ptr()
+
+
+def test_parameters_come_without_gradients_and_without_what_hung_on_them(tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.numel = 5
+    torch.save({"w": parameter}, tmp_path / "w.pt")
+    found = read_weights(tmp_path / "w.pt").tensors["w"]
+    assert not found.requires_grad
+    assert found.numel() == 2
+
+
+def test_reading_maps_the_file_and_changes_nothing_in_it(tmp_path):
+    torch.save({"w": torch.zeros(1000)}, tmp_path / "w.pt")
+    before = (tmp_path / "w.pt").read_bytes()
+    read_weights(tmp_path / "w.pt").tensors["w"].fill_(1.0)
+    assert (tmp_path / "w.pt").read_bytes() == before
+    assert torch.equal(read_weights(tmp_path / "w.pt").tensors["w"], torch.zeros(1000))
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
+def test_shards_are_put_together(tmp_path, suffix):
+    halves = [{"conv.weight": PLAIN["conv.weight"]}, {"conv.bias": PLAIN["conv.bias"]}]
+    index = {}
+    for i, half in enumerate(halves):
+        name = f"model-{i + 1}-of-2{suffix}"
+        save_file(half, tmp_path / name) if suffix == ".safetensors" else torch.save(
+            half, tmp_path / name
+        )
+        index |= dict.fromkeys(half, name)
+    path = tmp_path / f"model{suffix}.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    weights = read_weights(path)
+    assert same(weights)
+    whole = Weights(path, PLAIN)
+    assert weights.fingerprint == whole.fingerprint
+    path.write_text(json.dumps({"weight_map": index | {"more": name}}))
+    assert f"{name} lacks more" in refusal(path)
+    path.write_text(json.dumps({"weight_map": index | {"more": "../secret.bin"}}))
+    assert "expected files of its own folder" in refusal(path)
+    (tmp_path / name).unlink()
+    path.write_text(json.dumps({"weight_map": index}))
+    with pytest.raises(ValueError, match=f"{name} does not exist"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', "[" * 100_000])
+def test_damaged_indices(tmp_path, content):
+    (tmp_path / "model.bin.index.json").write_text(content)
+    assert "expected JSON with a weight_map" in refusal(tmp_path / "model.bin.index.json")
+
+
+def test_files_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "w.pt")
+    assert "is no regular file" in refusal(tmp_path / "w.pt")

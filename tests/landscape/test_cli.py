@@ -4,9 +4,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from command_line import LINEAR, TASKS, dense_hessian
+from command_line import LINEAR, TASKS
 
-import sharpmaml
 from landscape.checkpoint import read_weights
 from landscape.store import load
 
@@ -15,18 +14,24 @@ def test_inspect_a_file(place, command):
     torch.save({"state_dict": {"module.w": torch.tensor([[3.0, 4.0]])}}, "v.ckpt")
     status, out, err = command("inspect", "v.ckpt", "--json")
     assert (status, err) == (0, "")
-    assert json.loads(out) == {
-        "file": "v.ckpt",
-        "fingerprint": read_weights("v.ckpt").fingerprint,
-        "entries": 2,
-        "found_under": "state_dict",
-        "prefix_removed": "module.",
-        "tensors": [{"name": "w", "shape": [1, 2], "dtype": "float32", "norm": 5.0}],
-    }
+    found = json.loads(out)
+    (tensor,) = found["tensors"]
+    assert (
+        found.items()
+        >= {
+            "file": "v.ckpt",
+            "fingerprint": read_weights("v.ckpt").fingerprint,
+            "entries": 2,
+            "found_under": "state_dict",
+            "prefix_removed": "module.",
+        }.items()
+    )
+    assert tensor.items() >= {"name": "w", "shape": [1, 2], "dtype": "float32", "norm": 5.0}.items()
     status, out, err = command("inspect", "v.ckpt")
     assert (status, err) == (0, "")
     assert "prefix_removed: module." in out
-    assert out.splitlines()[-1].split() == ["w", "[1,", "2]", "float32", "norm", "5"]
+    (line,) = [line for line in out.splitlines() if line.startswith("w ")]
+    assert line.split()[:6] == ["w", "[1,", "2]", "float32", "norm", "5"]
 
 
 def test_inspect_our_folders(runs, command):
@@ -113,51 +118,6 @@ def test_a_line_of_a_file_is_the_loss(place, command):
     fit = np.polyfit(a, loss, 2)
     np.testing.assert_allclose(np.polyval(fit, a), loss, rtol=1e-10)
     assert (place / "line.html").stat().st_size > 1e5
-
-
-def test_sharpness_of_a_run(runs, command):
-    words = ("sharpness", runs / "maml", *TASKS, "--measures", "sam, gradient_norm", "--seed", 3)
-    status, out, err = command(*words, "--json")
-    assert status == 0
-    assert err.splitlines()[-1] == "sharpness: 2/2"
-    found = json.loads(out)
-    assert [row["name"] for row in found["measures"]] == ["sam", "gradient_norm"]
-    assert found["seed"] == 3
-    assert found["objective"]["tasks"] == 2
-    objective = sharpmaml.meta_objective(runs / "maml", episodes=2, device="cpu")
-    slope = float(objective.gradient(objective.theta).double().norm())
-    assert found["measures"][1]["value"] == pytest.approx(slope, rel=1e-6)
-    status, out, err = command(*words, "--quiet")
-    assert (status, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["measure", "sam", "gradient_norm"]
-
-
-def test_all_measures_of_a_file(place, command):
-    status, out, _ = command("sharpness", *LINEAR, "--json", "--quiet")
-    assert status == 0
-    rows = {row["name"]: row for row in json.loads(out)["measures"]}
-    exact = np.linalg.eigvalsh(dense_hessian(place))
-    assert rows["lambda_max"]["value"] == pytest.approx(exact[-1], rel=1e-3)
-    assert rows["trace"]["value"] == pytest.approx(exact.sum(), rel=0.1)
-
-
-def test_doubtful_sharpness_is_printed_and_is_an_error(place, command, unconverged):
-    status, out, err = command(
-        "sharpness", *LINEAR, "--measures", "lambda_max", "--quiet", "--json"
-    )
-    assert status == 1
-    assert json.loads(out)["measures"][0]["name"] == "lambda_max"
-    assert err.startswith("error: not converged")
-    assert err.count("\n") == 1
-
-
-def test_sharpness_that_is_not_finite_is_an_error(place, command):
-    torch.save({"weight": torch.full((1, 3), 1e30), "bias": torch.zeros(1)}, "w.pt")
-    words = [word for word in LINEAR if word not in ("--dtype", "float64")]
-    status, out, err = command("sharpness", *words, "--measures", "sam", "--quiet", "--json")
-    assert status == 1
-    assert json.loads(out)["measures"][0]["value"] == "NaN"
-    assert err == "error: sam is nan\n"
 
 
 def test_compare_two_runs_and_again(runs, place, command, monkeypatch):

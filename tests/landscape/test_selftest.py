@@ -270,3 +270,43 @@ def test_a_hessian_too_small_to_square_is_healthy():
     assert check(
         HessianOperator(quadratic(torch.diag(torch.tensor([0.0, 1.7e-270]).double())))
     ).passed
+
+
+def _with_dead_units(model_dtype=torch.float32):
+    """A ReLU network whose point lies on kinks: half of its units have an input of exactly zero."""
+    net = seeded(lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))).to(model_dtype)
+    with torch.no_grad():
+        net[0].weight[::2] = 0
+        net[0].bias[::2] = 0
+    y = torch.from_numpy(np.random.default_rng(2).integers(0, 3, 40))
+    return DataObjective(net, (normal(40, 4, seed=1).to(model_dtype), y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_point_on_kinks_passes(dtype):
+    objective = _with_dead_units(dtype)
+    double = objective.double()
+    u = normal(objective.theta.numel(), seed=3)
+    jump = double.gradient(double.theta + 1e-9 * u) - double.gradient(double.theta - 1e-9 * u)
+    assert float(jump.norm()) > 1e-3  # the gradient has no derivative here
+    result = check(HessianOperator(objective))
+    assert result.passed and result.difference < 1e-3
+
+
+def test_a_wrong_product_on_kinks_is_refused():
+    class Wrong(HessianOperator):
+        def _products(self, vectors):
+            return 1.03 * super()._products(vectors)
+
+    result = check(Wrong(_with_dead_units()))
+    assert not result.passed and "differences of the gradient" in result.reasons[0]
+
+
+def test_a_product_that_is_wrong_in_float32_alone_is_refused():
+    class Wrong(HessianOperator):
+        def _products(self, vectors):
+            scale = 1.03 if vectors.dtype == torch.float32 else 1.0
+            return scale * super()._products(vectors)
+
+    result = check(Wrong(_with_dead_units()))
+    assert not result.passed and "differences of the gradient" in result.reasons[0]

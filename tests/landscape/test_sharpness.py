@@ -18,12 +18,13 @@ from problems import (
     softmax_regression,
     symmetric,
 )
+from torch.autograd import forward_ad
 
 import landscape.sharpness
 from landscape.data_objective import DataObjective
 from landscape.objective import FunctionObjective
-from landscape.sharpness import MEASURES, Measurement, SharpnessReport, sharpness
-from landscape.sharpness.measurement import Point
+from landscape.sharpness import MEASURES, Measurement, NotApplicable, SharpnessReport, sharpness
+from landscape.sharpness.point import Point
 
 SPECTRUM = [4.0, 2.0, 1.0, 0.5, -0.5]
 
@@ -132,10 +133,9 @@ def test_curvature_of_a_quadratic():
     report = sharpness(objective, ["lambda_max", "trace"])
     assert report["lambda_max"].value == pytest.approx(4.0, rel=1e-6)
     low, high = report["lambda_max"].interval
-    assert low <= 4.0 + 1e-12 and high >= 4.0 - 1e-12 and report["lambda_max"].stderr is None
+    assert low <= 4.0 + 1e-12 and high >= 4.0 - 1e-12 and report["lambda_max"].stderr == 0
     trace = report["trace"]
-    assert trace.interval[0] <= float(matrix.trace()) <= trace.interval[1]
-    assert "not over the data" in trace.note
+    assert trace.interval[0] - 1e-12 <= float(matrix.trace()) <= trace.interval[1] + 1e-12
 
 
 def test_the_error_of_the_gradient_norm_is_that_of_the_slopes():
@@ -161,7 +161,7 @@ def test_slopes_that_contradict_the_gradient_give_no_error():
         def losses(self, theta):
             return super().losses(theta) * 2
 
-    row = one(Wrong(conv_net(), images()), "gradient_norm")
+    row = one(Wrong(conv_net(), images(70)), "gradient_norm")  # too many for gradients one by one
     assert row.stderr is None and "do not average" in row.note
 
 
@@ -172,7 +172,8 @@ def test_errors_of_the_rises_are_paired():
     rise = objective.losses(moved) - objective.losses(objective.theta)
     row = one(objective, "sam")
     assert row.value == pytest.approx(float(rise.mean()), rel=1e-12)
-    assert row.stderr == pytest.approx(float(rise.std()) / math.sqrt(30), rel=1e-12)
+    # A step along the gradient depends on the data too: that part is in test_ascent.py.
+    assert row.stderr != pytest.approx(float(rise.std()) / math.sqrt(30), rel=1e-2)
     unpaired = objective.metrics(objective.theta)["loss_stderr"]
     assert row.stderr < unpaired / 2
     for name in ("asam", "worst_l2"):
@@ -207,25 +208,31 @@ def test_asam_does_not_see_a_rescaling_of_a_relu_network():
 def test_the_whole_report():
     seen = []
     report = sharpness(conv_objective(), progress=lambda *a: seen.append(a))
-    assert list(report) == list(MEASURES) and len(report) == 7
-    assert seen == [(i, 7) for i in range(1, 8)]
+    assert len(MEASURES) == 28
+    assert [name for name in MEASURES if name in report] == list(report)
+    assert set(report) | set(report.skipped) == set(MEASURES)
+    assert not any(reason.startswith("failed") for reason in report.skipped.values())
+    assert seen == [(i, len(MEASURES)) for i in range(1, len(MEASURES) + 1)]
     for name, row in report.items():
         assert row.name == name and math.isfinite(row.value) and row.cost > 0
         assert row.stderr is not None or row.interval is not None
     table = report.table().splitlines()
-    assert table[0].split()[:4] == ["measure", "value", "±", "cost/FB"]
-    assert [line.split()[0] for line in table[1:]] == list(MEASURES)
+    assert table[0].split()[:3] == ["measure", "value", "±"]
+    named = [line.split()[0] for line in table[1:] if not line.startswith(" ")]
+    assert named[: len(report)] == list(report)
 
 
-def test_the_top_eigenvector_is_computed_once():
-    point = Point(quadratic(symmetric(SPECTRUM)))
+def test_the_top_eigenvectors_are_computed_once():
+    matrix = symmetric([*range(1, 31)])
+    point = Point(quadratic(matrix))
     top = MEASURES["lambda_max"](point)
     alone = point.hessian.products
     assert top.cost == point.hessian.product_cost * alone
     both = MEASURES["trace"](point)
     assert both.cost == point.hessian.product_cost * point.hessian.products
     assert point.hessian.products > alone
-    fresh = MEASURES["trace"](Point(quadratic(symmetric(SPECTRUM))))
+    assert both.paid == point.hessian.product_cost * (point.hessian.products - alone)
+    fresh = MEASURES["trace"](Point(quadratic(matrix)))
     assert (fresh.value, fresh.cost) == (both.value, both.cost)
 
 
@@ -234,7 +241,8 @@ def test_costs_are_what_was_done():
         spent = 0.0
 
         def value(self, theta):
-            type(self).spent += 1 / 3
+            forward_mode = forward_ad.unpack_dual(theta).tangent is not None
+            type(self).spent += 1 if forward_mode else 1 / 3
             return super().value(theta)
 
         def gradient(self, theta):
@@ -245,7 +253,11 @@ def test_costs_are_what_was_done():
     for name, measure in MEASURES.items():
         Counted.spent = 0.0
         point = Point(Counted(lambda t: 0.5 * t @ matrix @ t, torch.ones(5).double()))
-        row = measure(point)
+        try:
+            row = measure(point)
+        except NotApplicable:
+            assert name in ("edge_of_stability", "relative_flatness")
+            continue
         hessian = point.__dict__.get("hessian")  # made where it was needed
         spent = Counted.spent if hessian is None else hessian.products * hessian.product_cost
         # The loss at the point comes with its gradient; the formula computes it once more.
@@ -304,7 +316,7 @@ def test_a_loss_without_terms_has_values_and_no_data_error():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"measures": ["sma"]}, "unknown measure 'sma': expected any of gradient_norm, lambda_max"),
+        ({"measures": ["sma"]}, "unknown measure 'sma': expected any of gradient_norm, sam"),
         ({"measures": "sma"}, "unknown measure 'sma'"),
         ({"settings": {"sam": {"radius": 1}}}, "unknown setting 'radius' of sam: .* rho"),
         ({"settings": {"gradient_norm": {"x": 1}}}, "it has none"),
@@ -349,19 +361,18 @@ def test_a_point_shares_what_is_expensive():
 
 
 def test_the_largest_eigenvalue_carries_its_data_noise():
-    whole, parted = conv_objective(), conv_objective(batch_size=6)
-    assert sharpness(whole, "lambda_max")["lambda_max"].stderr is None  # one batch tells nothing
+    parted = conv_objective(batch_size=6)
     row = sharpness(parted, "lambda_max")["lambda_max"]
     values, vectors = torch.linalg.eigh(full_hessian(parted))
     v = vectors[:, -1]
     quotients = torch.stack(
         [
             v @ full_hessian(DataObjective(conv_net(), [b])) @ v
-            for b in zip(*(t.split(6) for t in images()), strict=True)
+            for b in zip(*(t.split(1) for t in images()), strict=True)
         ]
     )
     assert row.value == pytest.approx(float(values[-1]), rel=1e-5)
-    assert row.stderr == pytest.approx(float(quotients.std()) / 5**0.5, rel=1e-2)
+    assert row.stderr == pytest.approx(float(quotients.std()) / 30**0.5, rel=1e-2)
     assert (
         row.converged
         and SharpnessReport.from_json(sharpness(parted, "lambda_max").to_json())["lambda_max"]

@@ -9,7 +9,10 @@ from problems import conv_net
 import sharpmaml
 from landscape import source
 from landscape.checkpoint import read_weights
-from landscape.source import _fill, data_objective, describes_itself, locate, meta_provider
+from landscape.cli_source import Source
+from landscape.datasets import Reading
+from landscape.loading import fill
+from landscape.source import data_objective, describes_itself, locate, meta_provider
 
 NET = """
 import torch
@@ -39,6 +42,12 @@ def no_batches():
 
 def squared(output, y):
     return (output.sum(1) - y) ** 2
+
+def scaled(factor, name="squared"):
+    return lambda output, y: factor * squared(output, y)
+
+def drawn():
+    return torch.randn(4, 2), torch.arange(4) % 3
 
 class Wrapped(torch.nn.Module):
     def __init__(self):
@@ -120,6 +129,73 @@ def test_a_factory_of_batches_and_a_loss_of_the_user(place):
     assert float(made.value(made.theta)) == pytest.approx(total / 6, rel=1e-5)
 
 
+def test_a_loss_with_arguments_is_what_its_function_returns(place):
+    one, three = (
+        objective(place, data="net.py:batches", loss=loss)
+        for loss in ("net.py:squared", "net.py:scaled(3, name='x')")
+    )
+    torch.testing.assert_close(three.value(three.theta), 3 * one.value(one.theta))
+
+
+def test_batches_are_128_unless_told_or_coupled(place):
+    x, y = np.random.default_rng(0).standard_normal((300, 2)), np.arange(300) % 3
+    np.savez(place / "many.npz", x=x, y=y)
+    for options, batches, size in (
+        ({}, 3, 128), ({"batch_size": 200}, 2, 200), ({"norm": "batch"}, 1, None),
+        ({"norm": "batch", "batch_size": 100}, 3, 100),
+    ):  # fmt: skip
+        made = objective(place, data="many.npz", **options)
+        assert (made.settings["batches"], made.settings["batch_size"]) == (batches, size)
+        assert made.settings["population"] == 300
+    few = objective(place, data="many.npz", reading=Reading(examples=10))
+    assert few.examples == 10
+
+
+def test_random_data_of_a_factory_are_the_same_for_every_checkpoint(place):
+    before = torch.random.get_rng_state()
+    first, second = (objective(place, data="net.py:drawn") for _ in range(2))
+    assert first.settings["data_sha256"] == second.settings["data_sha256"]
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_entry_of_the_file_that_holds_the_weights(place):
+    other = {name: 2 * tensor for name, tensor in FITS.items()}
+    torch.save({"state_dict": FITS, "teacher": other}, place / "two.pt")
+    assert objective(place, checkpoint="two.pt").theta[1] == FITS["weight"][0, 1]
+    assert objective(place, checkpoint="two.pt", key="teacher").theta[1] == 2 * FITS["weight"][0, 1]
+
+
+def test_examples_without_a_counted_label_are_refused(place):
+    np.savez(place / "void.npz", x=np.ones((4, 2)), y=np.array([0, -100, 1, -100]))
+    assert "2 of 4 examples have no label that counts" in refusal(place, data="void.npz")
+
+
+def test_flags_of_other_checkpoints_are_refused_for_ours(run):
+    for flag, value in (
+        ("examples", 5), ("batch_size", 2), ("standardize", "none"), ("image_size", 3), ("key", "ema"),
+        ("allow", ("a.B",)), ("trust_pickle", True),
+    ):  # fmt: skip
+        with pytest.raises(
+            ValueError, match=f"--{flag.replace('_', '-')} is for other checkpoints"
+        ):
+            Source(device="cpu", **{flag: value}).objective(run)
+
+
+def test_split_depends_on_the_kind_of_checkpoint(run, place):
+    for part, expected in ((None, "test"), ("val", "val")):
+        made = Source(device="cpu", episodes=1, part=part).objective(run)
+        assert made.settings["split"] == expected
+    x = np.array([[1.0, 0.0]])
+    np.savez(place / "s.npz", x_train=x, y_train=[0], x_test=2 * x, y_test=[0])
+    for part, expected in ((None, "train"), ("test", "test")):
+        source = Source("net.py:make", "s.npz", device="cpu", part=part)
+        made = source.objective(place / "w.pt")
+        assert made.settings["split"] == expected
+        assert float(made.batches[0].args[0][0, 0]) == (2 if expected == "test" else 1)
+    with pytest.raises(ValueError, match="--split is 'all': expected train, val or test"):
+        Source("net.py:make", "s.npz", part="all").objective(place / "w.pt")
+
+
 def test_a_factory_in_a_module(place):
     assert objective(place, model="net:make", data="net:batches").theta.numel() == 9
 
@@ -161,6 +237,11 @@ def test_another_architecture_is_told_name_by_name(place):
         ({"model": "net.py:FITS"}, "no attribute 'FITS'"),
         ({"model": "net.py:torch"}, "expected a function to call"),
         ({"model": "net.py:needs_an_argument"}, "failed: TypeError"),
+        ({"data": "net.py:batches", "batch_size": 2}, "makes batches of its own"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"loss": "net.py:number()"}, "--loss 'net.py:number()' is a int"),
+        ({"loss": "net.py:torch"}, "--loss 'net.py:torch' is a module"),
+        ({"model": "net.py:make(width)"}, "are not literals"),
         ({"data": "net.py:number"}, "--data net.py:number made a int, expected (x, y) batches"),
         ({"data": "net.py:no_batches"}, "no example"),
         ({"data": "net.py:wide_batches"}, "do not fit together: RuntimeError"),
@@ -254,6 +335,6 @@ def test_old_checkpoints_lack_the_count_of_batches(tmp_path):
     with torch.no_grad():
         other.conv.weight.zero_()
         other.norm.num_batches_tracked.fill_(7)
-    _fill(other, read_weights(tmp_path / "w.pt"))
+    fill(other, read_weights(tmp_path / "w.pt"))
     assert torch.equal(other.conv.weight, net.conv.weight)
     assert int(other.norm.num_batches_tracked) == 7

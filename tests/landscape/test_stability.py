@@ -249,7 +249,7 @@ def test_files_without_an_optimizer_or_with_code_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no optimizer state"):
         read_optimizer(path)
     torch.save({"optimizer": Code()}, path)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"is refused: it holds .*Code, which could run code"):
         read_optimizer(path)
     path.write_bytes(b"no pickle")
     with pytest.raises(ValueError, match="cannot be read"):
