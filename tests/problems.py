@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,3 +94,29 @@ def full_hessian(objective) -> Tensor:
     batch statistics (7 % of the norm of this Hessian, and not symmetric).
     """
     return torch.func.jacrev(torch.func.grad(objective.value))(objective.theta)
+
+
+def ball_maximum(matrix: Tensor, g: Tensor, rho: float) -> float:
+    """max gᵀδ + ½ δᵀAδ on ‖δ‖ ≤ ρ for λ₁ > 0: (μ - A) δ = g with ‖δ‖ = ρ, μ ≥ λ₁, by bisection."""
+    values, vectors = torch.linalg.eigh(matrix)
+    g = vectors.T @ g
+    low, high = float(values[-1]), float(values[-1]) + float(g.norm()) / rho + 1
+    for _ in range(200):
+        middle = (low + high) / 2
+        if float((g / (middle - values)).norm()) > rho:
+            low = middle
+        else:
+            high = middle
+    step = g / (high - values)
+    return float(g @ step + 0.5 * step @ (values * step))
+
+
+def relu_net(*widths: int, bias: bool = True) -> nn.Module:
+    """A ReLU network in float64."""
+
+    def make() -> nn.Module:
+        pairs = list(itertools.pairwise(widths))
+        layers = [m for a, b in pairs for m in (nn.Linear(a, b, bias=bias), nn.ReLU())]
+        return nn.Sequential(*layers[:-1])
+
+    return seeded(make).double()

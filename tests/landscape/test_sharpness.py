@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import (
+    ball_maximum,
     conv_net,
     conv_objective,
     full_hessian,
@@ -64,26 +65,13 @@ def test_asam_of_a_quadratic(eta):
     assert one(objective, "asam", eta=eta).value == pytest.approx(float(expected), rel=1e-10)
 
 
-def worst_case(matrix, theta, rho):
-    """max gᵀδ + ½ δᵀAδ on the ball: solve (μ - A) δ = g with ‖δ‖ = ρ, μ ≥ λ₁, by bisection."""
-    values, vectors = torch.linalg.eigh(matrix)
-    g = vectors.T @ (matrix @ theta)
-    low, high = float(values[-1]), float(values[-1]) + float(g.norm()) / rho + 1
-    for _ in range(200):
-        middle = (low + high) / 2
-        if float((g / (middle - values)).norm()) > rho:
-            low = middle
-        else:
-            high = middle
-    step = g / (high - values)
-    return float(g @ step + 0.5 * step @ (values * step))
-
-
 def test_worst_l2_of_a_quadratic():
     objective, matrix = bowl()
     for rho in (0.05, 0.5):
         row = one(objective, "worst_l2", rho=rho, steps=200)
-        assert row.value == pytest.approx(worst_case(matrix, objective.theta, rho), rel=1e-6)
+        assert row.value == pytest.approx(
+            ball_maximum(matrix, matrix @ objective.theta, rho), rel=1e-6
+        )
         default = one(objective, "worst_l2", rho=rho)
         assert default.value == pytest.approx(row.value, rel=1e-4)
 

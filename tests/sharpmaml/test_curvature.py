@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from meta_problems import tanh_tasks
 from problems import normal, symmetric
-from torch.func import functional_call, grad, hessian, jacrev
+from torch.func import grad, hessian, jacrev
 
 import landscape
 from landscape.operators.hessian import HessianOperator
@@ -24,27 +25,6 @@ from sharpmaml.spectra import AdaptedSpectra, Spectra, spectra, table
 
 F64 = torch.float64
 LOW = {"lower": 0.1, "eps_grad": "through"}
-
-
-def tanh_tasks(count: int = 3) -> tuple[list[Task], torch.Tensor, ParameterSpace]:
-    """Regression with a network of 13 parameters, smooth, so that all derivatives exist."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = torch.nn.Sequential(
-            torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)
-        ).double()
-    space = ParameterSpace.from_module(net)
-
-    def loss(t, x, y):
-        return (functional_call(net, space.unflatten(t), (x,)) - y).square().mean()
-
-    def task(i):
-        x, y = normal(6, 2, seed=i), normal(6, 1, seed=50 + i)
-        xq, yq = normal(5, 2, seed=100 + i), normal(5, 1, seed=150 + i)
-        return Task(lambda t: loss(t, x, y), lambda t: (loss(t, xq, yq), {}))
-
-    theta = space.flatten(dict(net.named_parameters())).detach()
-    return [task(i) for i in range(count)], theta, space
 
 
 def objective(inner: InnerLoop, count: int = 3) -> MetaObjective:

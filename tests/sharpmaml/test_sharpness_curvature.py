@@ -4,43 +4,17 @@ import math
 
 import pytest
 import torch
-from problems import normal
-from torch.func import functional_call
+from meta_problems import tanh_meta
 
 from landscape.sharpness.curvature import adaptive_trace, lambda_max, lambda_min, trace
 from landscape.sharpness.gradient import gradient_norm
 from landscape.sharpness.layers import fisher_rao, minimum_sharpness, relative_flatness
 from landscape.sharpness.point import Point
 from landscape.sharpness.spectral import effective_dimension, frobenius, negative_mass
-from landscape.space import ParameterSpace
-from sharpmaml.inner import InnerLoop
-from sharpmaml.meta import Task
-from sharpmaml.objective import MetaObjective
-
-
-def meta(count=3):
-    """Regression by a network of 13 parameters, adapted in one step."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = torch.nn.Sequential(
-            torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)
-        ).double()
-    space = ParameterSpace.from_module(net)
-
-    def loss(t, x, y):
-        return (functional_call(net, space.unflatten(t), (x,)) - y).square().mean()
-
-    def task(i):
-        x, y = normal(6, 2, seed=i), normal(6, 1, seed=50 + i)
-        xq, yq = normal(5, 2, seed=100 + i), normal(5, 1, seed=150 + i)
-        return Task(lambda t: loss(t, x, y), lambda t: (loss(t, xq, yq), {}))
-
-    theta = space.flatten(dict(net.named_parameters())).detach()
-    return MetaObjective([task(i) for i in range(count)], theta, space, InnerLoop(1, 0.1))
 
 
 def test_terms_are_tasks():
-    objective = meta()
+    objective = tanh_meta()
     point, theta = Point(objective), objective.theta
     singles = objective.pieces(1)
     each = torch.stack([torch.func.hessian(o.value)(theta) for o in singles])
@@ -65,7 +39,7 @@ def test_terms_are_tasks():
 
 
 def test_the_others_have_errors_over_tasks():
-    point = Point(meta())
+    point = Point(tanh_meta())
     for measure in (adaptive_trace, effective_dimension, negative_mass):
         row = measure(point)
         assert row.influence.of == "tasks" and row.data_error > 0, row.name

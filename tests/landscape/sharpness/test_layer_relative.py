@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import normal, quadratic, symmetric
+from problems import ball_maximum, normal, quadratic, symmetric
 from torch import nn
 
 from landscape.objective import FunctionObjective
@@ -17,21 +17,6 @@ SPECTRUM = [4.0, 2.0, 1.0, 0.5, -0.5]
 def bowl():
     matrix = symmetric(SPECTRUM)
     return quadratic(matrix, normal(len(SPECTRUM), seed=8)), matrix
-
-
-def ball_maximum(matrix, g, rho):
-    """max gᵀδ + ½ δᵀAδ over ‖δ‖ ≤ ρ, by bisection of the multiplier."""
-    values, vectors = torch.linalg.eigh(matrix)
-    g = vectors.T @ g
-    low, high = float(values[-1]), float(values[-1]) + float(g.norm()) / rho + 1
-    for _ in range(200):
-        middle = (low + high) / 2
-        if float((g / (middle - values)).norm()) > rho:
-            low = middle
-        else:
-            high = middle
-    step = g / (high - values)
-    return float(g @ step + 0.5 * step @ (values * step))
 
 
 def test_the_worst_case_in_one_layer():

@@ -1,13 +1,21 @@
 """Fisher-Rao norm, relative flatness, edge of stability: closed forms and dense matrices."""
 
-import itertools
 import math
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import conv_net, conv_objective, full_hessian, images, normal, quadratic, seeded
+from problems import (
+    conv_net,
+    conv_objective,
+    full_hessian,
+    images,
+    normal,
+    quadratic,
+    relu_net,
+    seeded,
+)
 from torch import nn
 
 from landscape.data_objective import DataObjective
@@ -24,17 +32,6 @@ from landscape.sharpness.skewness import corrected
 from landscape.spectra.dynamics import dynamics
 from landscape.spectra.eigenpairs import eigenpairs
 from landscape.spectra.stability import Preconditioned, read_optimizer
-
-
-def net(*widths, bias=True):
-    """A ReLU network."""
-
-    def make():
-        pairs = list(itertools.pairwise(widths))
-        layers = [m for a, b in pairs for m in (nn.Linear(a, b, bias=bias), nn.ReLU())]
-        return nn.Sequential(*layers[:-1])
-
-    return seeded(make).double()
 
 
 def classes(n=24, inputs=3, outputs=3):
@@ -79,7 +76,7 @@ def test_the_interval_of_fisher_rao_reaches_further_up():
 def test_fisher_rao_of_a_homogeneous_network():
     """Σ w ∂f/∂w = depth · f, so the slope of the loss along w is depth · ⟨∂ℓ/∂f, f⟩ (Liang et al. 2019)."""
     x, y = classes()
-    model = net(3, 5, 4, 3, bias=False)
+    model = relu_net(3, 5, 4, 3, bias=False)
     out = model(x).detach()
     expected = (3 * ((torch.softmax(out, 1) - F.one_hot(y, 3)) * out).sum(1)).square().mean()
     row = fisher_rao(Point(DataObjective(model, (x, y))))
@@ -144,7 +141,7 @@ def test_relative_flatness_of_least_squares():
 @pytest.mark.parametrize("scaled", [False, True])
 def test_relative_flatness_against_the_dense_block(scaled):
     x, y = classes(outputs=5)
-    model = net(3, 6, 5)
+    model = relu_net(3, 6, 5)
     objective = DataObjective(model, (x, y), batch_size=7)
     block = full_hessian(objective)[24:54, 24:54]
     weight = model[2].weight.detach()
@@ -272,7 +269,7 @@ def test_parts_count_in_the_spreads_by_their_rows():
 
 def test_scaled_relative_flatness_does_not_see_the_scale_of_neurons():
     x, y = classes()
-    one, two = net(3, 5, 3), net(3, 5, 3)
+    one, two = relu_net(3, 5, 3), relu_net(3, 5, 3)
     s = torch.tensor([4.0, 0.5, 2.0, 0.25, 8.0]).double()
     with torch.no_grad():
         two[0].weight.mul_(s[:, None])
@@ -303,11 +300,11 @@ def test_heads_that_are_none():
 
     with pytest.raises(NotApplicable, match=r"shares its weight: inner.weight, head.weight"):
         relative_flatness(Point(DataObjective(Tied().double(), (x, y))))
-    frozen = net(3, 5, 3)
+    frozen = relu_net(3, 5, 3)
     frozen[2].requires_grad_(False)
     with pytest.raises(NotApplicable, match="2.weight, is not among"):
         relative_flatness(Point(DataObjective(frozen, (x, y))))
-    objective = DataObjective(net(3, 5, 3), (x, y))
+    objective = DataObjective(relu_net(3, 5, 3), (x, y))
     relative_flatness(Point(objective))
     assert not any(m._forward_hooks for m in objective.module.modules())
 

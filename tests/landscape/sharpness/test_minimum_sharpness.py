@@ -1,12 +1,10 @@
 """Minimum sharpness and its traces by layer and part, against dense matrices."""
 
-import itertools
 import math
 
 import pytest
 import torch
-from problems import full_hessian, normal, quadratic, seeded
-from torch import nn
+from problems import full_hessian, normal, quadratic, relu_net
 
 from landscape.data_objective import DataObjective
 from landscape.directions import generator
@@ -15,17 +13,6 @@ from landscape.sharpness.layers import minimum_sharpness
 from landscape.sharpness.measurement import NotApplicable
 from landscape.sharpness.point import Point
 from landscape.sharpness.probes import deflated_blocks, probed
-
-
-def net(*widths, bias=True):
-    """A ReLU network."""
-
-    def make():
-        pairs = list(itertools.pairwise(widths))
-        layers = [m for a, b in pairs for m in (nn.Linear(a, b, bias=bias), nn.ReLU())]
-        return nn.Sequential(*layers[:-1])
-
-    return seeded(make).double()
 
 
 def classes(n=24, inputs=3, outputs=3):
@@ -40,7 +27,7 @@ def slopes_in_shares(value, shares):
 
 def test_minimum_sharpness_is_that_of_the_best_scales():
     x, y = classes()
-    objective = DataObjective(net(3, 5, 4, 3), (x, y), batch_size=8)
+    objective = DataObjective(relu_net(3, 5, 4, 3), (x, y), batch_size=8)
     dense = full_hessian(objective).diag()
     blocks = torch.stack(
         [
@@ -55,7 +42,7 @@ def test_minimum_sharpness_is_that_of_the_best_scales():
         assert row.value <= float((blocks / torch.tensor(scales) ** 2).sum()) + 1e-9
     few = minimum_sharpness(Point(objective), probes=40)
     assert few.draw_error > 0 and abs(few.value - row.value) < 5 * few.draw_error
-    moved = DataObjective(net(3, 5, 4, 3), (x, y), batch_size=8)
+    moved = DataObjective(relu_net(3, 5, 4, 3), (x, y), batch_size=8)
     w = {k: t.clone() for k, t in moved.space.unflatten(moved.theta).items()}
     w["0.weight"] *= 4
     w["0.bias"] *= 4
@@ -80,7 +67,7 @@ def by_tensor(diagonals, objective):
 
 
 def test_the_traces_of_blocks_by_part():
-    objective, dense, shares = in_parts(net(3, 5, 4, 3), *classes(), 9)
+    objective, dense, shares = in_parts(relu_net(3, 5, 4, 3), *classes(), 9)
     point, size = Point(objective, seed=3), dense.shape[1]
     pairs = top(point, 4, 1e-6)
     v = pairs.vectors
@@ -98,12 +85,12 @@ def test_the_traces_of_blocks_by_part():
     forms = (z * (z @ across @ dense)).mean(1)  # (parts, params)
     assert torch.allclose(few.block_parts, by_tensor(forms, objective), atol=1e-9)
     assert torch.allclose(shares @ (deflated + few.block_parts), few.blocks.mean(0), atol=1e-5)
-    single = Point(DataObjective(net(3, 5, 4, 3), classes()))
+    single = Point(DataObjective(relu_net(3, 5, 4, 3), classes()))
     assert deflated_blocks(single, single.hessian, pairs) is None
 
 
 def test_the_data_error_of_minimum_sharpness():
-    objective, dense, shares = in_parts(net(3, 5, 4, 3), *classes(), 5)
+    objective, dense, shares = in_parts(relu_net(3, 5, 4, 3), *classes(), 5)
     chosen = [i for i, name in enumerate(objective.space.names) if "weight" in name]
     blocks = by_tensor(dense.diagonal(dim1=1, dim2=2), objective)[:, chosen]
 
@@ -122,7 +109,7 @@ def test_the_data_error_of_minimum_sharpness():
 
 def test_the_draws_of_minimum_sharpness_are_its_derivative():
     """Of the mean over the probes, with one probe weighted more."""
-    point = Point(DataObjective(net(3, 5, 4, 3), classes(), batch_size=8))
+    point = Point(DataObjective(relu_net(3, 5, 4, 3), classes(), batch_size=8))
     row = minimum_sharpness(point, probes=40)
     found = probed(point, point.hessian, top(point, 5, 1e-3), 40, "hessian")
     names = point.objective.space.names
