@@ -15,16 +15,15 @@ from torch.func import functional_call
 
 from landscape import device as devices
 from landscape.batches import Batch, Data, materialize
-from landscape.norms import native_norms, recording, use_primitive_norms
+from landscape.norms import native_norms, recording, use_batch_statistics, use_primitive_norms
 from landscape.objective import digest, gradient_of, hvp_of, standard_error
 from landscape.parts import Part, Tensors
-from landscape.scoring import Loss, Metric, fits_accuracy, per_example, resolve_loss, resolve_metric
+from landscape.scoring import Loss, Metric, fits_accuracy, named_metrics, per_example, resolve_loss
 from landscape.space import ParameterSpace
 
 NORM_MODES = ("eval", "batch", "recalibrate", "interpolated")
 
 _SCALAR = "the loss returns one scalar a batch; return one loss an example instead"
-_COLUMNS = ("loss", "loss_stderr", "rise", "rise_stderr", "terms")
 
 
 class DataObjective:
@@ -97,11 +96,11 @@ class DataObjective:
         self._loss, loss_name = resolve_loss(loss)
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         if norm == "batch":
-            _use_batch_statistics(self.module)
+            use_batch_statistics(self.module)
         self.batches: Sequence[Batch] = materialize(data, batch_size, norm == "batch", self.theta)
         target = self.batches[0].target
         classes = isinstance(target, Tensor) and not target.is_floating_point()
-        self._metrics = _named_metrics([m for m in metrics if m != "accuracy" or classes])
+        self._metrics = named_metrics([m for m in metrics if m != "accuracy" or classes])
         self.examples = sum(batch.size for batch in self.batches)
         self._changes_inputs: bool | None = None
         self.settings: dict[str, Any] = {
@@ -391,29 +390,9 @@ class DataObjective:
         return buffers
 
 
-def _named_metrics(metrics: Sequence[Metric]) -> dict[str, Callable[[Any, Any], Tensor]]:
-    named = [resolve_metric(metric) for metric in metrics]
-    names = [name for name, _ in named]
-    taken = [n for i, n in enumerate(names) if n in _COLUMNS or n in names[:i]]
-    if taken:
-        raise ValueError(
-            f"two numbers would be called {taken[0]!r}: give each metric a __name__ of its own, "
-            f"and none of {', '.join(_COLUMNS)}"
-        )
-    return dict(named)
-
-
 def _double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _one_each(values: Tensor, batch: Batch) -> Tensor:
     return per_example(values, batch.size) if values.dim() else values
-
-
-def _use_batch_statistics(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            # Without stored statistics torch takes the batch's own, in eval mode too.
-            module.track_running_stats = False
-            module.running_mean = module.running_var = module.num_batches_tracked = None

@@ -271,3 +271,12 @@ def _blend(stored: Tensor | None, new: Tensor, share: float) -> None:
     if stored is not None:
         with torch.no_grad():
             stored.copy_(stored * (1 - share) + new.detach() * share)
+
+
+def use_batch_statistics(model: nn.Module) -> None:
+    """Make batch norms take the statistics of each batch, in eval mode too; changes the model."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # Without stored statistics torch takes the batch's own, in eval mode too.
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ Metric = str | Callable[[Any, Any], Tensor]
 IGNORED = -100
 """The label of entries that do not count, as in ``torch.nn.functional.cross_entropy``."""
 
+_COLUMNS = ("loss", "loss_stderr", "rise", "rise_stderr", "terms")  # of a surface
 _LABELLED = ("cross_entropy", "nll_loss")  # the losses of torch that know IGNORED
 
 
@@ -141,6 +142,23 @@ def resolve_metric(metric: Metric) -> tuple[str, Callable[[Any, Any], Tensor]]:
     if metric == "accuracy":
         return metric, lambda output, y: counted_mean(_logits(output).argmax(1) == y, y)
     raise ValueError(f"unknown metric {metric!r}: expected 'accuracy' or a callable(output, y)")
+
+
+def named_metrics(metrics: Sequence[Metric]) -> dict[str, Callable[[Any, Any], Tensor]]:
+    """Metrics by the names to record them under.
+
+    Raises:
+        ValueError: an unknown name, two of one name, or a name that is taken.
+    """
+    named = [resolve_metric(metric) for metric in metrics]
+    names = [name for name, _ in named]
+    taken = [n for i, n in enumerate(names) if n in _COLUMNS or n in names[:i]]
+    if taken:
+        raise ValueError(
+            f"two numbers would be called {taken[0]!r}: give each metric a __name__ of its own, "
+            f"and none of {', '.join(_COLUMNS)}"
+        )
+    return dict(named)
 
 
 def fits_accuracy(output: Any, target: Any) -> bool:
