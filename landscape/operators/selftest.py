@@ -25,8 +25,8 @@ _ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-3}
 _VANISHING = 1e-150  # the squares of smaller entries, and so their norm, are zero in float64
 _HALF = 0.1  # where the network itself runs in bfloat16
 _FINE_STEPS = (1e-6, 1e-8, 1e-4, 1e-3)
-_FINEST_STEPS = (1e-8, 1e-10, 1e-6)  # where kinks are many
-_NEARBY = 1e-3  # of the root mean square of the parameters
+_FINEST_STEPS = (1e-10, 1e-8)  # where kinks are many
+_NEARBY = 1e-5  # relative to the parameters: off a kink, and hardly another point
 _COARSE_STEPS = (1e-2, 1e-3, 1e-1)
 
 Gradient = Callable[[Tensor], Tensor]
@@ -157,7 +157,7 @@ def _difference(
     if promoted is not None:
         try:
             compared = promoted.gradient, promoted.theta, u, au
-            error = _agreement(*compared, _FINE_STEPS[:2], SMOOTH_LIMIT)
+            error = _agreement(*compared, (*_FINE_STEPS[:2], _FINEST_STEPS[0]), SMOOTH_LIMIT)
             if error > SMOOTH_LIMIT:
                 error = min(error, _beside(promoted, u, au))
             if error > SMOOTH_LIMIT:
