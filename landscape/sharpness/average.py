@@ -32,7 +32,7 @@ def average(
     point: Point,
     sigma: float = 0.01,
     pairs: int = 16,
-    ladder: Sequence[float] = (0.02, 0.05, 0.1),
+    ladder: Sequence[float] = (0.001, 0.02, 0.05, 0.1),
 ) -> Measurement:
     """Mean rise of the loss under Gaussian noise on the weights.
 
@@ -55,7 +55,7 @@ def average_adaptive(
     point: Point,
     sigma: float = 0.1,
     pairs: int = 16,
-    ladder: Sequence[float] = (0.05, 0.2, 0.4),
+    ladder: Sequence[float] = (0.01, 0.05, 0.2, 0.4),
 ) -> Measurement:
     """Mean rise of the loss under Gaussian noise in proportion to each weight.
 

@@ -103,8 +103,8 @@ ENTRIES: dict[str, Entry] = {
         Entry(lambda_max, "largest eigenvalue of the Hessian", "curvature", 1, 60, shared=_TOP),
         Entry(lambda_min, "smallest eigenvalue of the Hessian", "curvature", 0, 60, shared=_TOP),
         Entry(fisher_rao, "mean squared slope along w", "function", 1, 2, shared=_SLOPE),
-        Entry(average, "mean rise, Gaussian noise", "average case", 1, 22, "mean"),
-        Entry(average_adaptive, "mean rise, noise by weight", "average case", 1, 22, "mean"),
+        Entry(average, "mean rise, Gaussian noise", "average case", 1, 27, "mean"),
+        Entry(average_adaptive, "mean rise, noise by weight", "average case", 1, 27, "mean"),
         Entry(trace, "trace of the Hessian", "curvature", 1, 90, shared=_PROBED),
         Entry(
             adaptive_lambda_max,

@@ -23,7 +23,7 @@ def worst_l2(
     point: Point,
     rho: float = 0.05,
     steps: int = 20,
-    ladder: Sequence[float] = (0.1, 0.25, 0.5),
+    ladder: Sequence[float] = (0.01, 0.1, 0.25, 0.5),
     m: int | None = 128,
 ) -> Measurement:
     """Largest rise of the loss within a ball.
@@ -66,7 +66,7 @@ def worst_l2_adaptive(
     point: Point,
     rho: float = 0.5,
     steps: int = 20,
-    ladder: Sequence[float] = (0.25, 1.0, 2.0),
+    ladder: Sequence[float] = (0.05, 0.25, 1.0, 2.0),
     m: int | None = 128,
 ) -> Measurement:
     """Largest rise of the loss within an ellipsoid whose axes are the magnitudes of the weights.

@@ -68,8 +68,8 @@ def by_tensor(rule):
 
 
 CASES = [
-    (average, "sigma", plain, 16, [0.01, 0.02, 0.05, 0.1]),
-    (average_adaptive, "sigma", adaptive, 16, [0.1, 0.05, 0.2, 0.4]),
+    (average, "sigma", plain, 16, [0.01, 0.001, 0.02, 0.05, 0.1]),
+    (average_adaptive, "sigma", adaptive, 16, [0.1, 0.01, 0.05, 0.2, 0.4]),
     (filter_average, "radius", by_tensor("filter"), 16, [0.1, 0.25, 0.5, 1.0]),
     (layer_relative, "xi", by_tensor("layer"), 16, [0.5]),
 ]
@@ -212,8 +212,8 @@ class Counted(FunctionObjective):
 @pytest.mark.parametrize(
     ("measure", "values"),
     [
-        (average, 1 + 32 * 4),
-        (average_adaptive, 1 + 32 * 4),
+        (average, 1 + 32 * 5),
+        (average_adaptive, 1 + 32 * 5),
         (filter_average, 1 + 32 * 4),
         (local_entropy, 1 + 32),
         # The gradient, 20 steps (value and gradient in one pass) and the rise at the end.
@@ -234,10 +234,10 @@ def test_a_draw_is_paid_once():
     objective = conv_objective()
     point = Point(objective)
     first = average(point)
-    assert first.cost == first.paid == pytest.approx(129 / 3)
+    assert first.cost == first.paid == pytest.approx(161 / 3)
     entropy = local_entropy(point)  # γ = 100: the draws of the ladder's 0.1
     assert entropy.paid == 0 and entropy.cost == pytest.approx(33 / 3)
-    assert average(point).paid == 0 and average(point).cost == pytest.approx(129 / 3)
+    assert average(point).paid == 0 and average(point).cost == pytest.approx(161 / 3)
     wider = average(point, 0.1, pairs=18, ladder=(0.3,))
     assert wider.paid == pytest.approx((4 + 36) / 3)
     fresh = local_entropy(Point(objective))
@@ -258,17 +258,17 @@ def test_draws_of_one_radius_and_another_scaling_are_others():
 
 def test_variants_have_costs_of_their_own():
     row = average(Point(conv_objective()), pairs=4)
-    assert [v.cost for v in row.variants] == [pytest.approx(3)] * 3
-    assert sum(v.paid for v in row.variants) == pytest.approx(8)
+    assert [v.cost for v in row.variants] == [pytest.approx(3)] * 4
+    assert sum(v.paid for v in row.variants) == pytest.approx(4 * 8 / 3)
 
 
 def test_the_ladder():
     objective, _ = bowl()
     row = average(Point(objective), 0.05)
-    assert [v.settings["sigma"] for v in row.variants] == [0.02, 0.1]
+    assert [v.settings["sigma"] for v in row.variants] == [0.001, 0.02, 0.1]
     variant = average(Point(objective), 0.1, ladder=())
-    assert row.variants[1].value == variant.value and variant.variants == ()
-    assert row.variants[1].influence == variant.influence
+    assert row.variants[2].value == variant.value and variant.variants == ()
+    assert row.variants[2].influence == variant.influence
 
 
 def test_intervals_reach_further_up_where_squares_are_skewed():

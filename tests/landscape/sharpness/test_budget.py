@@ -102,7 +102,7 @@ def test_a_forecast_knows_what_is_shared_and_what_was_chosen():
         ENTRIES["log_determinant"], {}, [top, spectrum]
     )
     worst = ENTRIES["worst_l2"]
-    assert forecast(worst, {"steps": 40, "ladder": ()}) == pytest.approx(worst.forecast * 2 / 4)
+    assert forecast(worst, {"steps": 40, "ladder": ()}) == pytest.approx(worst.forecast * 2 / 5)
 
 
 def test_forecasts_are_of_the_right_size():
