@@ -161,11 +161,19 @@ def percent(change: tuple[float, float, float] | None) -> str:
 
     >>> percent((-0.12, -0.2, -0.04)), percent((1.0, 1.0, 1.0)), percent(None)
     ('−12 % [−20, −4]', '+100 %', '-')
+
+    Beyond tenfold, as a factor.
+
+    >>> percent((1950.0, 880.0, 3020.0))
+    '×1951 [×881, ×3021]'
     """
     if change is None:
         return "-"
     if not all(map(math.isfinite, change)):
         return "-"
+    if change[0] >= 9:
+        value, low, high = (f"×{1 + share:.4g}".replace("×-", "−×") for share in change)
+        return f"{value} [{low}, {high}]"
     width = 100 * (change[2] - change[1])
     digits = 0
     if width > 1e-6:
