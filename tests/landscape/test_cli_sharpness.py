@@ -26,7 +26,7 @@ def test_a_run_of_ours(runs, command):
     status, out, err = command(*words, "--json")
     assert status == 0
     assert err.splitlines()[-1] == "sharpness: 2/2"
-    assert "sharpness: sam, about 2 FB" in err
+    assert "sharpness: sam, about 4 FB" in err
     found = json.loads(out)
     assert [row["name"] for row in found["measures"]] == ["sam", "gradient_norm"]
     assert found["seed"] == 3
