@@ -118,36 +118,31 @@ def _cifar(rest: str, weights: Weights) -> Network:
 
 def _torchvision(rest: str, weights: Weights) -> Network:
     models = _extra("torchvision", "torchvision.models")
-    call = _by_name(rest, "torchvision", ("weights", "weights_backbone"))
-
-    def make(**options: Any) -> nn.Module:
-        return _module(
-            _tried(
-                lambda: models.get_model(
-                    call.name, *call.args, weights=None, **call.kwargs, **options
-                ),
-                f"torchvision:{rest}",
-            ),
-            f"torchvision:{rest}",
-        )
-
-    return _with_classes(make, call, weights)
+    fetched = ("weights", "weights_backbone")
+    return _of_library("torchvision", rest, weights, models.get_model, {"weights": None}, fetched)
 
 
 def _timm(rest: str, weights: Weights) -> Network:
     timm = _extra("timm", "timm")
-    call = _by_name(rest, "timm", ("pretrained", "checkpoint_path"))
+    fetched = ("pretrained", "checkpoint_path")
+    return _of_library("timm", rest, weights, timm.create_model, {"pretrained": False}, fetched)
+
+
+def _of_library(
+    package: str,
+    rest: str,
+    weights: Weights,
+    create: Callable[..., Any],
+    untrained: Mapping[str, Any],
+    fetched: tuple[str, ...],
+) -> Network:
+    """A model of a library by name, without the weights that the library itself would fetch."""
+    call = _by_name(rest, package, fetched)
+    name = f"{package}:{rest}"
 
     def make(**options: Any) -> nn.Module:
-        return _module(
-            _tried(
-                lambda: timm.create_model(
-                    call.name, *call.args, pretrained=False, **call.kwargs, **options
-                ),
-                f"timm:{rest}",
-            ),
-            f"timm:{rest}",
-        )
+        settings = {**untrained, **call.kwargs, **options}
+        return _module(_tried(lambda: create(call.name, *call.args, **settings), name), name)
 
     return _with_classes(make, call, weights)
 
