@@ -1,6 +1,7 @@
 """Marks agree with theory for every measure, and none is given where nothing can be told."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from problems import normal, quadratic, seeded, symmetric
 from torch import nn
 
 from landscape.data_objective import DataObjective
+from landscape.operators.selftest import require
 from landscape.sharpness import invariance
 from landscape.sharpness.invariance import Invariances, Mark, invariances
 from landscape.sharpness.measurement import NotApplicable, estimate
@@ -218,6 +220,22 @@ def test_the_piece_and_its_cost(net):
     assert invariances(objective, ["gradient_norm"], examples=100).cost - search == pytest.approx(
         4 * (rows.cost - search)
     )
+
+
+def test_the_test_of_the_hessian_is_on_the_account(net, monkeypatch):
+    objective, tested = trained(n=40), []
+
+    def counted(operator):
+        tested.append(require(operator))
+        return tested[-1]
+
+    monkeypatch.setattr("landscape.sharpness.invariance.require", counted)
+    cost = invariances(objective, ["lambda_max"], examples=40).cost
+    monkeypatch.setattr("landscape.sharpness.invariance.require", lambda _: SimpleNamespace(cost=0))
+    assert cost - invariances(objective, ["lambda_max"], examples=40).cost == pytest.approx(
+        tested[0].cost
+    )
+    assert len(tested) == 1 and tested[0].cost > 5
 
 
 def test_coupled_examples_stay_together():

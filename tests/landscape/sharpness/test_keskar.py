@@ -10,7 +10,7 @@ from torch import nn
 from landscape.data_objective import DataObjective
 from landscape.directions import generator
 from landscape.objective import FunctionObjective
-from landscape.sharpness.keskar import keskar, keskar_subspace
+from landscape.sharpness.keskar import _Frame, _subspace, keskar, keskar_subspace
 from landscape.sharpness.measurement import NotApplicable
 from landscape.sharpness.point import Point
 
@@ -39,6 +39,18 @@ def test_at_the_minimum_of_a_diagonal_quadratic():
 def test_the_unit_of_the_loss_does_not_end_the_search():
     small = keskar(Point(valley(0.0, 1e-9)), ladder=()).value
     assert small == pytest.approx(1e-9 * 50e-6 * float((A * (W.abs() + 1) ** 2).sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("subspace", [False, True])
+def test_the_search_is_given_the_slope_of_its_coordinates(subspace):
+    frame = _subspace(Point(valley()), 3, 0) if subspace else _Frame(W.abs() + 1, None)
+    x, width = np.array([0.3, -0.2, 0.9, 0.1])[: 3 if subspace else 4], 0.07
+    point = W + frame.step(x, width, W)
+    found = frame.slope(A * (point - W), width)
+    for i, slope in enumerate(found):
+        ends = [x + sign * 1e-6 * np.eye(len(x))[i] for sign in (1, -1)]
+        up, down = (float(valley().value(W + frame.step(end, width, W))) for end in ends)
+        assert slope == pytest.approx((up - down) / 2e-6, rel=1e-5, abs=1e-9)
 
 
 def test_of_a_line():

@@ -1,6 +1,7 @@
 import pytest
 from problems import conv_objective
 
+from landscape.plot.table import Cell
 from landscape.sharpness import sharpness
 from landscape.sharpness_page import write
 
@@ -33,6 +34,13 @@ def test_several_are_held_against_the_first(reports, tmp_path):
     assert "second &amp; last against first" in html
     assert any(word in html for word in ("flatter", "sharper", "cannot tell"))
     assert html.count("All measures, ") >= 2
+    first, second = (report["sam"].value for report in reports.values())
+    (table,) = html.split("second &amp; last against first</")[1:] or [
+        html.split("against first")[1]
+    ]
+    row = table[table.index("sam") :]
+    places = [row.index(str(Cell(value))) for value in (first, second)]
+    assert places == sorted(places) and first != second
 
 
 def test_without_a_ladder_there_is_no_figure(reports, tmp_path):
