@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.func import grad
 
 from sharpmaml.inner import InnerLoop
 from sharpmaml.perturb import RULES
+
+
+class Path(NamedTuple):
+    """An adaptation, step by step.
+
+    Attributes:
+        points: the parameters before, between and after the steps: ``steps + 1`` times ``(params,)``.
+        ascents: the ascent ε of each step, ``(params,)`` each; empty without a radius.
+    """
+
+    points: list[Tensor]
+    ascents: list[Tensor]
 
 
 def adapt(loss: Callable[[Tensor], Tensor], theta: Tensor, inner: InnerLoop) -> Tensor:
@@ -31,13 +44,42 @@ def adapt(loss: Callable[[Tensor], Tensor], theta: Tensor, inner: InnerLoop) -> 
     >>> adapt(bowl, torch.tensor([1.0, -2.0]), InnerLoop(steps=2, rate=0.5))
     tensor([ 0.2500, -0.5000])
     """
-    for _ in range(inner.steps):
-        point = theta
+    return path(loss, theta, inner).points[-1]
+
+
+def path(
+    loss: Callable[[Tensor], Tensor],
+    theta: Tensor,
+    inner: InnerLoop,
+    ascents: Sequence[Tensor] | None = None,
+) -> Path:
+    """The same, with all points on the way.
+
+    Args:
+        loss: support loss, ``(params,) -> scalar``.
+        theta: the initialization, ``(params,)``.
+        inner: as for :func:`adapt`.
+        ascents: take these, one a step, as constants instead of computing them: those of another point
+            (Abbas et al. 2022, eq. 14: ε_m of θ is used at θ + ε too).
+    """
+    points, used = [theta], []
+    for step in range(inner.steps):
+        at = points[-1]
+        point = at
         if inner.lower > 0:
-            # Detached first, so that no second-order graph is built for an ascent held constant.
-            base = theta.detach() if inner.eps_grad == "detach" or inner.first_order else theta
-            point = theta + RULES[inner.perturbation](grad(loss)(base), base, inner.lower)
+            if ascents is not None:
+                epsilon = ascents[step]
+            else:
+                # Detached first, so that no second-order graph is built for an ascent held constant.
+                base = at.detach() if inner.eps_grad == "detach" or inner.first_order else at
+                gradient = inner.masked(grad(loss)(base))
+                epsilon = RULES[inner.perturbation](gradient, base, inner.lower)
+            used.append(epsilon)
+            point = at + epsilon
         if inner.first_order:
             point = point.detach()
-        theta = theta - inner.rate * grad(loss)(point)
-    return theta
+        descent = inner.masked(grad(loss)(point))
+        if inner.proximal:
+            descent = descent + inner.masked(inner.proximal * (at - theta))
+        points.append(at - inner.rate_at(step) * descent)
+    return Path(points, used)

@@ -1,12 +1,14 @@
 """Checkpoint folders: weights, optimizer state and a description that is enough to rebuild everything.
 
 ``checkpoints/step_000500/`` holds ``model.safetensors`` (the weights by name), ``trainer.pt`` (state of
-the optimizer, read with ``weights_only=True``) and ``meta.json``. A folder appears under its name only
+the optimizer, read with ``weights_only=True``), ``meta.json``, and ``rates.safetensors`` where inner
+rates were learned. A folder appears under its name only
 when it is complete.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,7 +25,9 @@ from torch import Tensor, nn
 
 from landscape.space import ParameterSpace
 from sharpmaml import models
+from sharpmaml.adaptable import adapted_mask, expanded_rates
 from sharpmaml.config import TrainConfig
+from sharpmaml.inner import InnerLoop
 
 SCHEMA = "sharpmaml.checkpoint/1"
 
@@ -44,6 +48,7 @@ class Checkpoint:
         model: the network, built by our own factory of that name, with the weights loaded.
         space: its parameters.
         theta: the weights ``(params,)``.
+        rates: learned inner rates, ``(params,)`` or ``(steps, tensors)``; ``None`` where they are fixed.
     """
 
     path: Path
@@ -53,6 +58,18 @@ class Checkpoint:
     model: nn.Module
     space: ParameterSpace
     theta: Tensor
+    rates: Tensor | None = None
+
+    def inner(self, steps: int | None = None) -> InnerLoop:
+        """The adaptation of validation, test and analysis.
+
+        Plain gradient steps (with the lower ascent where the run says ``sam_at_test``) of what the run
+        adapts, at the rates that it learned.
+
+        Args:
+            steps: instead of the run's ``test_steps``.
+        """
+        return inner_loop(self.config.test_inner(steps), self.config, self.space, self.rates)
 
     @property
     def fingerprint(self) -> str:
@@ -71,7 +88,30 @@ LABELS = {
     "sharp-low": "Sharp-MAML low",
     "sharp-up": "Sharp-MAML up",
     "sharp-both": "Sharp-MAML both",
+    "anil": "ANIL",
+    "meta-sgd": "Meta-SGD",
+    "maml++": "MAML++",
+    "reptile": "Reptile",
+    "imaml": "iMAML",
 }
+
+
+def inner_loop(
+    inner: InnerLoop, config: TrainConfig, space: ParameterSpace, rates: Tensor | None
+) -> InnerLoop:
+    """``inner`` with what a run adapts, and at which rates.
+
+    Args:
+        inner: steps, radius and number as settings give them.
+        config: the run.
+        space: its parameters.
+        rates: learned rates, where there are any.
+    """
+    mask = adapted_mask(space, config.chosen("adapted"), config.adapt_norm_affine)
+    if mask is not None and rates is not None:
+        mask = mask.to(rates.device)
+    rate = inner.rate if rates is None else expanded_rates(rates, space)
+    return dataclasses.replace(inner, adapted=mask, rate=rate)
 
 
 def fingerprint(theta: Tensor) -> str:
@@ -86,6 +126,7 @@ def write(
     theta: Tensor,
     trainer: Mapping[str, Any],
     meta: Mapping[str, Any],
+    rates: Tensor | None = None,
 ) -> Path:
     """Write ``folder/step_NNNNNN`` whole or not at all; an older folder of that name is replaced."""
     target = folder / f"step_{step:06d}"
@@ -95,6 +136,8 @@ def write(
     try:
         weights = {k: v.detach().cpu().clone() for k, v in space.unflatten(theta).items()}
         save_file(weights, partial / "model.safetensors")
+        if rates is not None:
+            save_file({"rates": rates.detach().cpu().clone()}, partial / "rates.safetensors")
         torch.save(dict(trainer), partial / "trainer.pt")
         text = json.dumps(
             {"schema": SCHEMA, "step": step, **meta, "fingerprint": fingerprint(theta)}, indent=1
@@ -187,7 +230,19 @@ def read(path: str | Path) -> Checkpoint:
             f"weights have fingerprint {fingerprint(theta)}, expected {meta.get('fingerprint')}"
         )
     model.load_state_dict(weights)
-    return Checkpoint(folder, step, config, meta, model, space, theta)
+    return Checkpoint(folder, step, config, meta, model, space, theta, _read_rates(folder, config))
+
+
+def _read_rates(folder: Path, config: TrainConfig) -> Tensor | None:
+    if config.chosen("rates") == "fixed":
+        return None
+    path = folder / "rates.safetensors"
+    try:
+        return load_file(path)["rates"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error}): use another checkpoint of the run"
+        ) from None
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:

@@ -13,10 +13,51 @@ from sharpmaml.inner import InnerLoop
 
 _COUNTS = (
     "iterations", "meta_batch", "ways", "shots", "queries", "channels",
-    "checkpoint_every", "validate_every", "validation_episodes",
+    "checkpoint_every", "validate_every", "validation_episodes", "solver_steps", "ascent_every",
+)  # fmt: skip
+_AMOUNTS = (
+    "inner_rate", "meta_rate", "alpha_low", "alpha_up", "proximal", "multi_step", "tasks_at_once",
+    "clip_norm", "clip_value", "patience", "label_noise", "ascent_reuse",
 )  # fmt: skip
 
-METHODS = ("maml", "fomaml", "sharp-low", "sharp-up", "sharp-both")
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "maml": {},
+    "fomaml": {},
+    "sharp-low": {},
+    "sharp-up": {},
+    "sharp-both": {},
+    "anil": {"adapted": "head"},
+    "meta-sgd": {"rates": "parameter"},
+    "maml++": {"rates": "layer", "multi_step": 5000},
+    "reptile": {"estimator": "reptile"},
+    "imaml": {"estimator": "implicit", "proximal": 2.0},
+}
+"""Methods, and the settings that each stands for; all other settings may be combined with any of them."""
+
+ADAPTED = ("all", "head", "body")
+RATES = ("fixed", "parameter", "layer")
+ASCENT_GRADIENTS = ("full", "first-order", "momentum")
+_PLAIN = {
+    "adapted": "all",
+    "rates": "fixed",
+    "estimator": "unrolled",
+    "proximal": 0.0,
+    "multi_step": 0,
+}
+_CHOICES = {
+    "adapted": ADAPTED,
+    "rates": RATES,
+    "estimator": ("unrolled", "implicit", "reptile"),
+    "ascent_gradient": ASCENT_GRADIENTS,
+    "ascent_part": ADAPTED,
+    "eps_m": ("recompute", "reuse"),
+    "reduction": ("mean", "sum"),
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("constant", "cosine"),
+    "precision": ("same", "bfloat16"),
+    "dtype": ("float32", "float64"),
+    "executor": ("auto", "loop", "vmap", "adjoint", "stacked", "compile"),
+}
 
 
 @dataclass(frozen=True)
@@ -24,8 +65,8 @@ class TrainConfig:
     """Settings of a training run; the same settings and seed give the same numbers.
 
     Attributes:
-        method: ``maml``, ``fomaml``, ``sharp-low``, ``sharp-up`` or ``sharp-both``; it says which of the
-            two radii below are used.
+        method: one of `METHODS`; it says which of the two radii below are used, and what the settings
+            that are left out stand for.
         data: ``strokes``, ``glyphs``, ``omniglot`` or ``sinusoid``.
         data_root: folder or file of the data set, where it needs one.
         data_options: options of the data set, such as ``split="vinyals"`` for Omniglot.
@@ -43,6 +84,36 @@ class TrainConfig:
         eps_grad: ``detach`` holds the inner ascent constant in the meta-gradient, ``through``
             differentiates it.
         perturbation: ``sam`` or ``asam``.
+        eps_m: in ``sharp-both``, ``recompute`` the inner ascents at the perturbed point (the released
+            code) or ``reuse`` those of the point itself (the paper).
+        adapt_norm_affine: whether scale and shift of norm layers are adapted (and perturbed) in the inner
+            loop.
+        sam_at_test: whether validation, test and analysis adapt with the lower ascent too.
+        reduction: the meta-gradient is the ``mean`` over tasks, or their ``sum``.
+        adapted: ``all`` parameters, the ``head`` alone (ANIL) or the ``body`` (BOIL).
+        rates: inner rates ``fixed``, or learned for each ``parameter`` (Meta-SGD) or for each ``layer``
+            tensor and step (MAML++).
+        estimator: meta-gradient: ``unrolled``, ``implicit`` (iMAML) or ``reptile``.
+        proximal: weight of the pull of the inner loop back to the initialization (iMAML's λ).
+        solver_steps: conjugate gradient steps of iMAML.
+        multi_step: meta-updates over which the loss after every inner step fades into that after the last
+            (MAML++); 0: the last alone.
+        ascent_gradient: direction of the upper ascent: ``full`` meta-gradient, ``first-order``, or the
+            ``momentum`` of earlier ones (no pass of its own).
+        ascent_every: take the upper ascent at every so many meta-updates only (LookSAM).
+        ascent_reuse: share of the last ascent's sharpness direction that is added in between (LookSAM's
+            α); 0 makes them plain MAML.
+        ascent_part: parameters that the upper ascent moves: ``all``, ``head`` or ``body``.
+        executor: ``auto``, ``loop``, ``vmap``, ``adjoint``, ``stacked`` or ``compile``.
+        tasks_at_once: tasks that an executor takes together; 0: as many as fit.
+        optimizer: of the meta-update, ``adam`` or ``sgd``.
+        schedule: of the meta rate: ``constant``, or ``cosine`` down to 0 at the last meta-update.
+        clip_norm: limit of the norm of the meta-gradient; 0: none.
+        clip_value: limit of each of its entries (Finn et al. 2017: 10 on mini-ImageNet); 0: none.
+        precision: ``same`` as ``dtype``, or ``bfloat16``: forward and backward passes by autocast, with
+            parameters and sums as they are.
+        patience: stop after so many validations without a better one; 0: never.
+        label_noise: share of the training support labels that are exchanged for a wrong one.
         model: ``auto`` (conv4 for images, mlp for sinusoids), ``conv4`` or ``mlp``.
         channels: channels of conv4 (32 when left out), or hidden width of mlp (40).
         downsample: how conv4 halves the image, ``max`` (pooling) or ``stride`` (Finn et al. on Omniglot).
@@ -71,6 +142,29 @@ class TrainConfig:
     alpha_up: float = 0.05
     eps_grad: str = "detach"
     perturbation: str = "sam"
+    eps_m: str = "recompute"
+    adapt_norm_affine: bool = True
+    sam_at_test: bool = False
+    reduction: str = "mean"
+    adapted: str | None = None
+    rates: str | None = None
+    estimator: str | None = None
+    proximal: float | None = None
+    solver_steps: int = 5
+    multi_step: int | None = None
+    ascent_gradient: str = "full"
+    ascent_every: int = 1
+    ascent_reuse: float = 0.0
+    ascent_part: str = "all"
+    executor: str = "auto"
+    tasks_at_once: int = 0
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    clip_norm: float = 0.0
+    clip_value: float = 0.0
+    precision: str = "same"
+    patience: int = 0
+    label_noise: float = 0.0
     model: str = "auto"
     channels: int | None = None
     downsample: str = "max"
@@ -86,15 +180,29 @@ class TrainConfig:
             raise ValueError(
                 f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}"
             )
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype is {self.dtype!r}: expected float32 or float64")
+        for name, choices in _CHOICES.items():
+            value = self.chosen(name)
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}: expected {' or '.join(choices)}")
         for name in _COUNTS:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
-        for name in ("inner_rate", "meta_rate", "alpha_low", "alpha_up"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 0")
+        for name in _AMOUNTS:
+            if not self.chosen(name) >= 0:
+                raise ValueError(f"{name} is {self.chosen(name)}: expected at least 0")
+        for name in ("label_noise", "ascent_reuse"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a share of at most 1")
         self.inner()  # raises on settings of the inner loop that do not exist
+
+    def chosen(self, name: str) -> Any:
+        """A setting, or what the method stands for where it is left out (``None``).
+
+        >>> TrainConfig(method="anil").chosen("adapted"), TrainConfig().chosen("adapted")
+        ('head', 'all')
+        """
+        value = getattr(self, name)
+        return METHODS[self.method].get(name, _PLAIN.get(name)) if value is None else value
 
     @property
     def lower(self) -> float:
@@ -115,11 +223,27 @@ class TrainConfig:
             eps_grad=self.eps_grad,
             first_order=self.method == "fomaml",
             perturbation=self.perturbation,
+            proximal=self.chosen("proximal"),
         )
 
-    def test_inner(self) -> InnerLoop:
-        """The inner loop of validation, test and analysis: plain steps, whatever the method."""
-        return InnerLoop(steps=self.test_steps, rate=self.inner_rate)
+    def test_inner(self, steps: int | None = None) -> InnerLoop:
+        """The inner loop of validation, test and analysis: plain steps, unless ``sam_at_test``.
+
+        What is adapted and at which learned rates is not in here: `sharpmaml.checkpoint.Checkpoint.inner`
+        knows it.
+
+        Args:
+            steps: instead of ``test_steps``.
+        """
+        lower = self.lower if self.sam_at_test else 0.0
+        return InnerLoop(
+            steps=self.test_steps if steps is None else steps,
+            rate=self.inner_rate,
+            lower=lower,
+            eps_grad=self.eps_grad if lower else "detach",
+            perturbation=self.perturbation if lower else "sam",
+            proximal=self.chosen("proximal"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -121,7 +121,7 @@ def evaluate(
     make = CheckpointTasks(
         given, split=split, seed=seed, device=device, data=data, data_root=data_root
     )
-    inner = config.test_inner() if steps is None else InnerLoop(steps, config.inner_rate)
+    inner = given.inner(steps).to(make.theta)
     metric, scores = score(make, make.theta, inner, episodes)
     settings = {
         "checkpoint": given.fingerprint,
@@ -135,7 +135,7 @@ def evaluate(
         "episodes": episodes,
         "episode_seed": seed,
         "inner_steps": inner.steps,
-        "inner_rate": inner.rate,
+        "inner_rate": inner.shown_rate,
         "norm": "batch statistics, support and query apart (transductive)",
     }
     return Evaluation(metric, scores, settings)

@@ -220,11 +220,15 @@ def _adapted(
     gradients: Callable[[Tensor], Tensor], theta: Tensor, inner: InnerLoop, rule: Perturbation
 ) -> Tensor:
     """What `sharpmaml.adapt.adapt` computes, for one task or a stack of them, its graph left out."""
-    for _ in range(inner.steps):
+    start = theta
+    for step in range(inner.steps):
         point = theta
         if inner.lower > 0:
-            point = theta + rule(gradients(theta), theta, inner.lower)
-        theta = theta - inner.rate * gradients(point)
+            point = theta + rule(inner.masked(gradients(theta)), theta, inner.lower)
+        descent = inner.masked(gradients(point))
+        if inner.proximal:
+            descent = descent + inner.masked(inner.proximal * (theta - start))
+        theta = theta - inner.rate_at(step) * descent
     return theta
 
 

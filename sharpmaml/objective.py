@@ -83,7 +83,7 @@ class MetaObjective:
             "objective": "meta",
             "tasks": len(self.tasks),
             "inner_steps": inner.steps,
-            "inner_rate": inner.rate,
+            "inner_rate": inner.shown_rate,
             "lower": inner.lower,
             "dtype": str(theta.dtype).removeprefix("torch."),
             **self._given,
@@ -226,7 +226,8 @@ class MetaObjective:
             )
         network = self.network.double()
         return MetaObjective(
-            network.tasks(), self.theta.double(), self.space, self.inner, self._given, network,
+            network.tasks(), self.theta.double(), self.space, self.inner.to(self.theta.double()),
+            self._given, network,
             upper=self.upper, tasks_at_once=self.tasks_at_once,
         )  # fmt: skip
 
@@ -345,7 +346,7 @@ def meta_objective(
     make = CheckpointTasks(
         given, split=split, seed=seed, dtype=dtype, device=device, data_root=data_root
     )
-    inner = config.test_inner() if steps is None else InnerLoop(steps, config.inner_rate)
+    inner = given.inner(steps).to(make.theta)
     settings = {
         "checkpoint": given.fingerprint,
         "data": config.data,

@@ -37,6 +37,19 @@ class NetworkTasks:
     episodes: tuple[Episode, ...]
     kind: str
 
+    @classmethod
+    def of_stack(
+        cls, model: nn.Module, space: ParameterSpace, whole: Episode, kind: str
+    ) -> NetworkTasks:
+        """From all episodes in one, the tasks as the first axis of every tensor."""
+        columns = (whole.support_x, whole.support_y, whole.query_x, whole.query_y)
+        episodes = tuple(Episode(*parts) for parts in zip(*columns, strict=True))
+        made = cls(model, space, episodes, kind)
+        object.__setattr__(
+            made, "_stack", whole
+        )  # frozen, and known already: `stacked` need not copy
+        return made
+
     def output(self, theta: Tensor, x: Tensor) -> Tensor:
         """Predictions or logits for ``x (examples, ...)`` at ``theta (params,)``."""
         result: Tensor = functional_call(self.model, self.space.unflatten(theta), (x,))
@@ -81,6 +94,9 @@ class NetworkTasks:
         Raises:
             ValueError: the episodes differ in their numbers of examples.
         """
+        known: Episode | None = self.__dict__.get("_stack")
+        if known is not None:
+            return known
         columns = zip(*(dataclasses.astuple(e) for e in self.episodes), strict=True)
         try:
             return Episode(*(torch.stack(column) for column in columns))
