@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config": ["TrainConfig"],
         "evaluation": ["Evaluation", "evaluate"],
         "objective": ["MetaObjective", "meta_objective"],
+        "runs": ["load_run"],
         "training": ["DivergedError", "Run", "train"],
     },
 )
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sharpmaml.config import TrainConfig
     from sharpmaml.evaluation import Evaluation, evaluate
     from sharpmaml.objective import MetaObjective, meta_objective
+    from sharpmaml.runs import load_run
     from sharpmaml.training import DivergedError, Run, train
 
 __version__ = "0.1.0"

@@ -52,6 +52,7 @@ def path(
     theta: Tensor,
     inner: InnerLoop,
     ascents: Sequence[Tensor] | None = None,
+    slope: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] | None = None,
 ) -> Path:
     """The same, with all points on the way.
 
@@ -61,7 +62,10 @@ def path(
         inner: as for :func:`adapt`.
         ascents: take these, one a step, as constants instead of computing them: those of another point
             (Abbas et al. 2022, eq. 14: ε_m of θ is used at θ + ε too).
+        slope: gradient of a loss at a point, differentiable where the point has a graph; by `torch.func`,
+            which any transform may wrap, when left out.
     """
+    slope = slope or _slope
     points, used = [theta], []
     for step in range(inner.steps):
         at = points[-1]
@@ -72,14 +76,19 @@ def path(
             else:
                 # Detached first, so that no second-order graph is built for an ascent held constant.
                 base = at.detach() if inner.eps_grad == "detach" or inner.first_order else at
-                gradient = inner.masked(grad(loss)(base))
+                gradient = inner.masked(slope(loss, base))
                 epsilon = RULES[inner.perturbation](gradient, base, inner.lower)
             used.append(epsilon)
             point = at + epsilon
         if inner.first_order:
             point = point.detach()
-        descent = inner.masked(grad(loss)(point))
+        descent = inner.masked(slope(loss, point))
         if inner.proximal:
             descent = descent + inner.masked(inner.proximal * (at - theta))
         points.append(at - inner.rate_at(step) * descent)
     return Path(points, used)
+
+
+def _slope(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    gradient: Tensor = grad(loss)(point)
+    return gradient

@@ -45,7 +45,9 @@ def adapted_mask(
     return torch.cat(flags)
 
 
-def initial_rates(space: ParameterSpace, kind: str, steps: int, rate: float) -> Tensor | None:
+def initial_rates(
+    space: ParameterSpace, kind: str, steps: int, rate: float, dtype: torch.dtype | None = None
+) -> Tensor | None:
     """Learned rates at the start of training, all equal to ``rate``.
 
     Args:
@@ -54,6 +56,7 @@ def initial_rates(space: ParameterSpace, kind: str, steps: int, rate: float) -> 
             ``(steps, tensors)``, one for each tensor and step (MAML++, Antoniou et al. 2019).
         steps: inner steps.
         rate: where they start.
+        dtype: of the rates, that of the weights; torch's default when left out.
 
     Raises:
         ValueError: an unknown kind.
@@ -63,7 +66,7 @@ def initial_rates(space: ParameterSpace, kind: str, steps: int, rate: float) -> 
     if kind == "fixed":
         return None
     shape = (space.size,) if kind == "parameter" else (steps, len(space.names))
-    return torch.full(shape, rate)
+    return torch.full(shape, rate, dtype=dtype)
 
 
 def expanded_rates(rates: Tensor, space: ParameterSpace) -> Tensor:

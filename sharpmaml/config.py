@@ -107,12 +107,13 @@ class TrainConfig:
         executor: ``auto``, ``loop``, ``vmap``, ``adjoint``, ``stacked`` or ``compile``.
         tasks_at_once: tasks that an executor takes together; 0: as many as fit.
         optimizer: of the meta-update, ``adam`` or ``sgd``.
-        schedule: of the meta rate: ``constant``, or ``cosine`` down to 0 at the last meta-update.
+        schedule: of the meta rate: ``constant``, or ``cosine`` down to 0 after the last meta-update.
         clip_norm: limit of the norm of the meta-gradient; 0: none.
         clip_value: limit of each of its entries (Finn et al. 2017: 10 on mini-ImageNet); 0: none.
         precision: ``same`` as ``dtype``, or ``bfloat16``: forward and backward passes by autocast, with
             parameters and sums as they are.
         patience: stop after so many validations without a better one; 0: never.
+        guard: stop a classifier that is stuck at chance, see `sharpmaml.trainer.guard.Guard`.
         label_noise: share of the training support labels that are exchanged for a wrong one.
         model: ``auto`` (conv4 for images, mlp for sinusoids), ``conv4`` or ``mlp``.
         channels: channels of conv4 (32 when left out), or hidden width of mlp (40).
@@ -164,6 +165,7 @@ class TrainConfig:
     clip_value: float = 0.0
     precision: str = "same"
     patience: int = 0
+    guard: bool = True
     label_noise: float = 0.0
     model: str = "auto"
     channels: int | None = None

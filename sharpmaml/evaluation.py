@@ -1,12 +1,10 @@
-"""Score of a checkpoint over seeded episodes, with its 95 % confidence interval."""
+"""Scores of checkpoints over seeded episodes, each with its 95 % interval; and what the scores hide."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,57 +12,37 @@ from torch import Tensor
 
 from landscape import device as devices
 from sharpmaml.checkpoint import Checkpoint, read
+from sharpmaml.evaluating.audit import Audit, audit_of
+from sharpmaml.evaluating.calibration import Calibration, calibration_of
+from sharpmaml.evaluating.conditions import Asked, Conditions, Trial
+from sharpmaml.evaluating.curve import Curve, curve_of
+from sharpmaml.evaluating.intervals import Z95
+from sharpmaml.evaluating.naming import labels_of, methods_of
+from sharpmaml.evaluating.permutations import Permutations, permutations_of
+from sharpmaml.evaluating.scores import Evaluation
+from sharpmaml.evaluating.standings import Standings
 from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Task, meta_loss
-from sharpmaml.tasks import CheckpointTasks
 
-Z95 = 1.959963984540054
-"""Two-sided 95 % quantile of the normal distribution."""
+__all__ = [
+    "Z95",
+    "Audit",
+    "Calibration",
+    "Conditions",
+    "Curve",
+    "Evaluation",
+    "Permutations",
+    "Standings",
+    "audit",
+    "calibration",
+    "compare",
+    "curve",
+    "evaluate",
+    "permutations",
+    "score",
+]
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Score over episodes.
-
-    Attributes:
-        metric: ``"accuracy"`` (higher is better) or ``"mse"``.
-        scores: one an episode, ``(episodes,)``.
-        settings: checkpoint, data, split, seed, adaptation: what the number is a number of.
-    """
-
-    metric: str
-    scores: NDArray[np.float64]
-    settings: dict[str, Any]
-
-    @property
-    def mean(self) -> float:
-        """Mean over episodes."""
-        return float(self.scores.mean())
-
-    @property
-    def ci95(self) -> float:
-        """Half width of the 95 % interval of the mean, ``1.96 s / √episodes`` (as Finn et al. 2017)."""
-        n = len(self.scores)
-        return Z95 * float(self.scores.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-
-    def difference(self, other: Evaluation) -> tuple[float, float]:
-        """Mean of ``self − other`` and its 95 % half width, paired episode by episode.
-
-        Raises:
-            ValueError: the two were not scored on the same episodes.
-        """
-        for name in ("data", "split", "episode_seed", "ways", "shots", "queries", "episodes"):
-            if self.settings[name] != other.settings[name]:
-                raise ValueError(
-                    f"not the same episodes: {name} is {self.settings[name]!r} and "
-                    f"{other.settings[name]!r}; evaluate both with the same settings"
-                )
-        paired = Evaluation(self.metric, self.scores - other.scores, {})
-        return paired.mean, paired.ci95
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the single episodes."""
-        return {"metric": self.metric, "mean": self.mean, "ci95": self.ci95, **self.settings}
+Given = str | Path | Checkpoint
 
 
 def score(
@@ -72,7 +50,8 @@ def score(
 ) -> tuple[str, NDArray[np.float64]]:
     """Accuracy (or query loss, where there are no classes) of ``theta`` on tasks 0, 1, ..., one each.
 
-    No second-order graph is built: ``theta`` asks for no gradient.
+    For tasks of any making, one at a time; `evaluate` is faster and knows networks only. No second-order
+    graph is built: ``theta`` asks for no gradient.
     """
     scores, metric = np.empty(episodes), "mse"
     with devices.exact_kernels():
@@ -83,59 +62,112 @@ def score(
     return metric, scores
 
 
-def evaluate(
-    checkpoint: str | Path | Checkpoint,
-    *,
-    episodes: int = 600,
-    split: str = "test",
-    seed: int = 0,
-    steps: int | None = None,
-    data: str | None = None,
-    data_root: str | Path | None = None,
-    device: str = "auto",
-) -> Evaluation:
-    """Adapt to each of ``episodes`` seeded tasks by plain gradient steps and score the queries.
+def evaluate(checkpoint: Given, **conditions: Unpack[Asked]) -> Evaluation:
+    """Adapt to each of ``episodes`` seeded tasks as the run says for tests, and score the queries.
 
     Statistics of the norm layers are those of the batch: support and query are each one batch
-    (transductive, as in Finn et al. 2017).
+    (transductive, as in Finn et al. 2017), unless ``norm`` says otherwise.
 
     Args:
         checkpoint: folder of a checkpoint or of a run, or one already read.
-        episodes: number of tasks; 600 and more for figures that are reported.
-        split: ``"train"``, ``"val"`` or ``"test"`` classes.
-        seed: of the episodes: the same seed gives every checkpoint the same tasks.
-        steps: adaptation steps; the run's ``test_steps`` when left out.
-        data: another data set than the one trained on.
-        data_root: where the data set lies, when it has moved since training.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        **conditions: ``episodes``, ``split``, ``seed``, ``steps``, ``data``, ``data_root``, ``device``,
+            ``norm``, ``shots``, ``queries``, ``shift``, ``label_noise``, ``dtype``: see `Conditions`.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
         DataError: the data set cannot be read.
         ValueError: fewer than two episodes: there would be no interval.
     """
-    if episodes < 2:
-        raise ValueError(f"episodes is {episodes}: an interval needs at least 2, a report 600")
-    given = checkpoint if isinstance(checkpoint, Checkpoint) else read(checkpoint)
-    config = given.config
-    make = CheckpointTasks(
-        given, split=split, seed=seed, device=device, data=data, data_root=data_root
-    )
-    inner = given.inner(steps).to(make.theta)
-    metric, scores = score(make, make.theta, inner, episodes)
-    settings = {
-        "checkpoint": given.fingerprint,
-        "method": config.method,
-        "step": given.step,
-        "data": data or config.data,
-        "split": split,
-        "ways": config.ways,
-        "shots": config.shots,
-        "queries": config.queries,
-        "episodes": episodes,
-        "episode_seed": seed,
-        "inner_steps": inner.steps,
-        "inner_rate": inner.shown_rate,
-        "norm": "batch statistics, support and query apart (transductive)",
-    }
-    return Evaluation(metric, scores, settings)
+    trial = _trial(checkpoint, conditions)
+    return trial.score()[trial.conditions.norm]
+
+
+def compare(
+    checkpoints: Sequence[Given], *, all_pairs: bool = False, **conditions: Any
+) -> Standings:
+    """Score several checkpoints on the same episodes, with paired differences against the first.
+
+    Args:
+        checkpoints: folders of checkpoints or runs, or checkpoints already read.
+        all_pairs: differences of all pairs.
+        **conditions: as for `evaluate`.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be used.
+        DataError: the data set cannot be read.
+        ValueError: no checkpoint, fewer than two episodes, or checkpoints that would get other episodes.
+    """
+    if not checkpoints:
+        raise ValueError("no checkpoint to evaluate: give at least one")
+    given = [_read(checkpoint) for checkpoint in checkpoints]
+    labels = labels_of(given)
+    asked = Conditions(**conditions)
+    trials = [Trial(checkpoint, asked) for checkpoint in given]
+    for label, trial in zip(labels[1:], trials[1:], strict=True):
+        _same_episodes(labels[0], trials[0], label, trial)
+    scores = [trial.score()[asked.norm] for trial in trials]
+    seeds = [checkpoint.config.seed for checkpoint in given]
+    return Standings.of(labels, methods_of(given), seeds, scores, all_pairs)
+
+
+def audit(checkpoint: Given, **conditions: Unpack[Asked]) -> Audit:
+    """The same checkpoint and episodes, the queries normalized in three ways (`Conditions.norm`)."""
+    return audit_of(_trial(checkpoint, conditions))
+
+
+def curve(checkpoint: Given, **conditions: Unpack[Asked]) -> Curve:
+    """Loss and accuracy after each of 0 to ``steps`` adaptation steps (20), from one adaptation."""
+    if conditions.get("steps") is None:
+        conditions["steps"] = 20
+    return curve_of(_trial(checkpoint, conditions))
+
+
+def permutations(checkpoint: Given, count: int = 20, **conditions: Unpack[Asked]) -> Permutations:
+    """Accuracies under ``count`` numberings of the classes of every episode.
+
+    Raises:
+        ValueError: a regression, or fewer than two permutations.
+    """
+    return permutations_of(_trial(checkpoint, conditions), count)
+
+
+def calibration(checkpoint: Given, **conditions: Unpack[Asked]) -> Calibration:
+    """Predicted probabilities against what was right: ECE, NLL, Brier score, reliability.
+
+    Raises:
+        ValueError: a regression.
+    """
+    return calibration_of(_trial(checkpoint, conditions))
+
+
+def _read(checkpoint: Given) -> Checkpoint:
+    return checkpoint if isinstance(checkpoint, Checkpoint) else read(checkpoint)
+
+
+def _trial(checkpoint: Given, conditions: Asked) -> Trial:
+    asked = Conditions(**conditions)
+    return Trial(_read(checkpoint), asked)
+
+
+_CURES = {"shots": "give --shots", "queries": "give --queries", "ways": "evaluate them apart"}
+
+
+def _same_episodes(first: str, a: Trial, second: str, b: Trial) -> None:
+    one, two = _identity(a), _identity(b)
+    for name in (*one, *two):
+        if one.get(name) != two.get(name):
+            cure = _CURES.get(name, "give --data to evaluate both on one data set")
+            raise ValueError(
+                f"not the same episodes: {name} is {one.get(name)!r} for {first} and {two.get(name)!r} for "
+                f"{second}; {cure}"
+            )
+
+
+def _identity(trial: Trial) -> dict[str, Any]:
+    """What decides the episodes; where a set has a fingerprint, that in place of its options."""
+    recipe = {k: v for k, v in trial.source.recipe.items() if k != "root"}
+    images = getattr(trial.source, "image_set", None)
+    if images is not None:
+        recipe.pop("options", None)
+        recipe["fingerprint"] = images.fingerprint
+    return recipe

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -219,8 +219,27 @@ class Stacked(MetaEvaluator):
 def _adapted(
     gradients: Callable[[Tensor], Tensor], theta: Tensor, inner: InnerLoop, rule: Perturbation
 ) -> Tensor:
-    """What `sharpmaml.adapt.adapt` computes, for one task or a stack of them, its graph left out."""
+    for point in walked(gradients, theta, inner, rule):  # noqa: B007 - the last one is wanted
+        pass
+    return point
+
+
+def walked(
+    gradients: Callable[[Tensor], Tensor], theta: Tensor, inner: InnerLoop, rule: Perturbation
+) -> Iterator[Tensor]:
+    """The points of `sharpmaml.adapt.path`, for one task or a stack of them, its graph left out.
+
+    Args:
+        gradients: of the support loss, at ``(params,)`` or ``(tasks, params)``.
+        theta: the initialization, of the same shape.
+        inner: the adaptation.
+        rule: of the ascent, on that shape.
+
+    Yields:
+        ``inner.steps + 1`` points, the initialization first.
+    """
     start = theta
+    yield theta
     for step in range(inner.steps):
         point = theta
         if inner.lower > 0:
@@ -229,7 +248,7 @@ def _adapted(
         if inner.proximal:
             descent = descent + inner.masked(inner.proximal * (theta - start))
         theta = theta - inner.rate_at(step) * descent
-    return theta
+        yield theta
 
 
 def _joined(parts: Sequence[Terms], join: Callable[[list[Tensor]], Tensor]) -> Terms:

@@ -50,23 +50,27 @@ class MetaGradient:
 
     Attributes:
         gradient: direction to descend, ``(params,)``; applied at ``theta`` itself.
-        loss: mean meta loss at ``theta``.
-        aux: means of the tasks' by-products at ``theta``.
-        norm: ``‖∇h‖`` of the gradient at ``theta``.
+        loss: mean meta loss at ``theta``; where no pass was made there (an ascent along the ``momentum``),
+            at ``theta + ε``.
+        aux: means of the tasks' by-products at the same point.
+        norm: ``‖∇h‖`` of the gradient at the same point; of the first-order gradient, where that made the
+            ascent.
         rates: the same for the rates of each step, ``(steps, params)``, where they are learned.
         passes: passes over the meta-batch that were made.
-        rise: realized ``h(θ+ε) − h(θ)``, 0 without an upper perturbation.
-        predicted_rise: its first-order prediction ``ε·∇h``, ``radius · ‖∇h‖`` for SAM.
+        rise: realized ``h(θ+ε) − h(θ)``; 0 without an ascent, ``None`` where ``h(θ)`` is not known.
+        predicted_rise: its first-order prediction ``ε·∇h``, ``radius · ‖∇h‖`` for SAM; ``None`` likewise.
+        tasks: how many the means are over.
     """
 
     gradient: Tensor
     loss: float
     aux: dict[str, float] = field(default_factory=dict)
     norm: float = 0.0
-    rise: float = 0.0
-    predicted_rise: float = 0.0
+    rise: float | None = 0.0
+    predicted_rise: float | None = 0.0
     rates: Tensor | None = None
     passes: int = 1
+    tasks: int = 1
 
 
 def meta_loss(task: Task, theta: Tensor, inner: InnerLoop) -> tuple[Tensor, Aux]:
@@ -121,27 +125,42 @@ def meta_gradient_of(
         upper: the ascent in the meta-update.
         executor: how passes are computed.
     """
-    reuses = upper.radius > 0 and upper.eps_m == "reuse" and plan.inner.lower > 0
-    first = executor(batch, theta, replace(plan, keeps_ascents=True) if reuses else plan)
-    gradient = first.gradient
-    loss, aux = _mean(first)
-    norm = float(torch.linalg.vector_norm(gradient))
     if upper.radius == 0:
-        return MetaGradient(gradient, loss, aux, norm, rates=first.rates)
-    epsilon = RULES[upper.perturbation](gradient, theta, upper.radius)
-    second = executor(batch, theta + epsilon, plan, first.ascents if reuses else None)
-    return MetaGradient(
-        second.gradient,
-        loss,
-        aux,
-        norm,
-        _mean(second)[0] - loss,
-        float(epsilon @ gradient),
-        second.rates,
+        return described(executor(batch, theta, plan))
+    first = executor(batch, theta, scouting(plan, upper))
+    epsilon = RULES[upper.perturbation](first.gradient, theta, upper.radius)
+    second = executor(batch, theta + epsilon, plan, first.ascents)
+    return ascended(first, second, epsilon)
+
+
+def scouting(plan: Plan, upper: Upper) -> Plan:
+    """The plan of the pass at ``θ`` that an ascent is made of: no rates, and the inner ascents to reuse."""
+    reuses = upper.eps_m == "reuse" and plan.inner.lower > 0
+    return replace(plan, keeps_ascents=reuses, learns_rates=False)
+
+
+def described(only: Pass) -> MetaGradient:
+    """The meta-gradient that is one pass."""
+    loss = float(only.losses.mean())
+    aux = {name: float(values.mean()) for name, values in only.aux.items()}
+    norm = float(torch.linalg.vector_norm(only.gradient))
+    return MetaGradient(only.gradient, loss, aux, norm, rates=only.rates, tasks=len(only.losses))
+
+
+def ascended(first: Pass, second: Pass, epsilon: Tensor) -> MetaGradient:
+    """The meta-gradient that is a pass at ``θ + ε``, told by what is known from the one at ``θ``.
+
+    Args:
+        first: the pass at ``θ``.
+        second: the pass at ``θ + ε``.
+        epsilon: the ascent, ``(params,)``.
+    """
+    plain = described(first)
+    return replace(
+        plain,
+        gradient=second.gradient,
+        rates=second.rates,
+        rise=float(second.losses.mean()) - plain.loss,
+        predicted_rise=float(epsilon @ first.gradient),
         passes=2,
     )
-
-
-def _mean(result: Pass) -> tuple[float, dict[str, float]]:
-    means = {name: float(values.mean()) for name, values in result.aux.items()}
-    return float(result.losses.mean()), means

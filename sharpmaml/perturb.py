@@ -39,6 +39,7 @@ RULES: dict[str, Perturbation] = {"sam": sam, "asam": asam}
 
 
 def _norm(vector: Tensor) -> Tensor:
-    # The floor turns 0/0 into 0: at a stationary point there is no direction of ascent.
+    # The floor turns 0/0 into 0: at a stationary point there is no direction of ascent. It is the root of
+    # the smallest number because the squares in a norm below it vanish: an ascent would outgrow its radius.
     norm: Tensor = torch.linalg.vector_norm(vector)
-    return norm.clamp_min(torch.finfo(vector.dtype).tiny)
+    return norm.clamp_min(torch.finfo(vector.dtype).tiny ** 0.5)

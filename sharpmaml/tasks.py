@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +128,7 @@ class CheckpointTasks:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``.
         data: another data set than the one trained on.
         data_root: where the data set lies, when it has moved since training.
+        recipe: arguments of `sharpmaml.data.make_source` in place of the run's own.
 
     Raises:
         DataError: the data set cannot be read.
@@ -142,6 +145,7 @@ class CheckpointTasks:
         device: str = "auto",
         data: str | None = None,
         data_root: str | Path | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         config = checkpoint.config
         if dtype not in (None, "float32", "float64"):
@@ -149,16 +153,16 @@ class CheckpointTasks:
         self.dtype: torch.dtype = getattr(torch, dtype or config.dtype)
         self.device = devices.resolve(device)
         elsewhere = data is not None and data != config.data
-        self.source = make_source(
-            data or config.data,
-            split=split,
-            ways=config.ways,
-            shots=config.shots,
-            queries=config.queries,
-            seed=analysis_seed(seed),
-            root=data_root or (None if elsewhere else config.data_root),
-            options=None if elsewhere else config.data_options,
-        )
+        arguments: dict[str, Any] = {
+            "split": split,
+            "ways": config.ways,
+            "shots": config.shots,
+            "queries": config.queries,
+            "seed": analysis_seed(seed),
+            "root": data_root or (None if elsewhere else config.data_root),
+            "options": None if elsewhere else config.data_options,
+        }
+        self.source = make_source(data or config.data, **{**arguments, **(recipe or {})})
         self.space = checkpoint.space
         self.theta = checkpoint.theta.to(device=self.device, dtype=self.dtype)
         self._model = copy.deepcopy(checkpoint.model).to(device=self.device, dtype=self.dtype)

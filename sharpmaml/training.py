@@ -1,18 +1,11 @@
-"""The training loop: episodes -> meta-gradient -> Adam, with log, checkpoints and exact resumption."""
+"""The training loop: episodes -> meta-gradient -> optimizer, with log, checkpoints and exact resumption."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,280 +15,295 @@ from landscape import device as devices
 from landscape.space import ParameterSpace
 from sharpmaml import checkpoint as checkpoints
 from sharpmaml import models
+from sharpmaml.ascent import UpperAscent
 from sharpmaml.config import TrainConfig
-from sharpmaml.data import TaskSource, make_source
 from sharpmaml.evaluation import score
-from sharpmaml.meta import MetaGradient, meta_gradient
-from sharpmaml.tasks import network_task
+from sharpmaml.meta import MetaGradient
+from sharpmaml.plan import Executor, Plan, Tasks
+from sharpmaml.runs import FREE_TO_CHANGE, Run, default_folder
+from sharpmaml.tasks import NetworkTasks
+from sharpmaml.trainer.choosing import Chosen, executor_of
+from sharpmaml.trainer.divergence import DivergedError, check_finite, stuck_error
+from sharpmaml.trainer.guard import Guard
+from sharpmaml.trainer.learner import Learner
+from sharpmaml.trainer.log import Log, known, replace
+from sharpmaml.trainer.ranks import Ranks, join
+from sharpmaml.trainer.selection import Selection
+from sharpmaml.trainer.signals import interruptible, interruption
+from sharpmaml.trainer.stream import TaskStream, architecture, sources
+
+__all__ = ["DivergedError", "Run", "train"]
 
 Progress = Callable[[Mapping[str, Any]], None]
 
-_FREE_TO_CHANGE = ("iterations", "device", "data_root")
-
-
-class DivergedError(ValueError):
-    """The loss is not finite any more; the last good checkpoint is kept."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run on disk.
-
-    Attributes:
-        path: its folder, with ``config.toml``, ``metrics.jsonl``, ``checkpoints/`` and ``best.json``.
-        step: meta-updates done.
-        checkpoint: the best checkpoint by validation.
-    """
-
-    path: Path
-    step: int
-    checkpoint: Path
+_LOSS = {"classification": "cross_entropy", "regression": "mse_loss"}
 
 
 def train(
     config: TrainConfig,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    callback: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Run:
-    """Train until ``config.iterations`` meta-updates are done.
+    """Train until ``config.iterations`` meta-updates are done, or ``config.patience`` is at an end.
 
     The episodes of meta-update ``i`` are a pure function of seed and ``i``, so a resumed run continues
     to the same numbers as an uninterrupted one, bit for bit on CPU. On Ctrl-C or SIGTERM the state is
     written at the next meta-update before the interruption goes on.
 
+    Under ``torchrun`` the tasks of each meta-update are shared among its processes; the first of them
+    writes, and calls ``progress``, ``callback`` and ``tell``.
+
     Args:
         config: everything that decides the run.
-        out: run folder; new or empty, unless ``resume``.
+        out: run folder; new or empty, unless ``resume``. When left out, a folder under ``runs/`` named
+            after method, data, seed and settings.
         resume: continue from the last checkpoint in ``out``.
         progress: called with every record that is logged.
+        callback: the same, for a second listener such as an experiment tracker.
+        tell: called with a line about each decision: executor and memory, precision, an early stop.
 
     Raises:
-        ValueError: the folder already holds a run, or the run to resume has other settings.
-        DivergedError: a loss or gradient was not finite; names the meta-update.
+        ValueError: the folder already holds a run, the run to resume has other settings, or there are
+            more processes than tasks.
+        DivergedError: a loss or gradient was not finite, or training is stuck at chance; names the
+            meta-update and the settings that may cause it.
         DataError: the data set cannot be read.
         KeyboardInterrupt: interrupted; the state is saved.
     """
-    run = Path(out)
-    found = checkpoints.steps(run)
-    if not resume and run.exists() and any(run.iterdir()):
-        raise ValueError(
-            f"{run} is not empty: add --resume to continue it, or choose another --out"
-        )
-    device = devices.resolve(config.device)
-    sources = {split: _source(config, split) for split in ("train", "val")}
-    factory, arguments = _architecture(config, sources["train"])
-    model = models.build(factory, arguments, config.seed).to(device, getattr(torch, config.dtype))
-    space = ParameterSpace.from_module(model)
-    theta = space.flatten(dict(model.named_parameters())).requires_grad_()
-    optimizer = torch.optim.Adam([theta], lr=config.meta_rate)
-    best: dict[str, Any] = {}
-    start = 0
-    if resume and found:
-        start, best = _restore(found[-1], config, theta, optimizer)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-    log = _Log(run / "metrics.jsonl", keep=start)
-    meta = {
-        "model": {"factory": factory, "arguments": arguments},
-        "config": config.to_dict(),
-        "objective": {"kind": "meta", "loss": _LOSS[sources["train"].kind], "norm": "batch"},
-        "data": {split: source.recipe for split, source in sources.items()},
-        "seeds": {"weights": config.seed, "episodes": config.seed},
-        "versions": {"torch": torch.__version__},
-    }
+    path = default_folder(config) if out is None else Path(out)
+    ranks = join()
+    trainer = ranks.together(lambda: _Trainer(config, path, resume, ranks))
+    trainer.start(tell or _silent)
+    listeners = [each for each in (callback, progress) if each is not None and ranks.leads]
+    trainer.run(listeners)
+    return Run(path, trainer.step, ranks.agree(checkpoints.locate(path) if ranks.leads else path))
 
-    def tasks(split: str, index: int) -> Any:
-        episode = sources[split].episode(index).to(device, theta.dtype)
-        return network_task(model, space, episode, sources[split].kind)
 
-    def save(step: int) -> Path:
-        state = {"optimizer": optimizer.state_dict(), "best": best}
-        return checkpoints.write(run / "checkpoints", step, space, theta, state, meta)
+def meta_gradient(
+    batch: Tasks,
+    theta: Tensor,
+    plan: Plan,
+    executor: Executor,
+    ascent: UpperAscent,
+    iteration: int,
+) -> MetaGradient:
+    """The direction of one meta-update: all of its passes."""
+    return ascent(batch, theta, plan, executor, iteration)
 
-    step, saved = start, found[-1] if resume and found else None
-    with log, devices.exact_kernels(), _interruptible() as interrupted:
-        while step < config.iterations:
-            began = time.perf_counter()
-            first = step * config.meta_batch
-            batch = [tasks("train", first + i) for i in range(config.meta_batch)]
-            result = meta_gradient(
-                batch,
-                theta.detach(),
-                config.inner(),
-                upper=config.upper,
-                perturbation=config.perturbation,
+
+class _Trainer:
+    """One run in memory; making it writes nothing."""
+
+    def __init__(self, config: TrainConfig, path: Path, resume: bool, ranks: Ranks) -> None:
+        self.config, self.path, self.ranks = config, path, ranks
+        if ranks.size > config.meta_batch:
+            raise ValueError(
+                f"{ranks.size} processes for a meta-batch of {config.meta_batch}: every one needs a task; "
+                "start fewer, or raise --meta-batch"
             )
-            _check_finite(result, step + 1, saved, config)
-            theta.grad = result.gradient
-            optimizer.step()
-            step += 1
-            record = _record(step, result, time.perf_counter() - began)
-            if step % config.validate_every == 0 or step == config.iterations:
-                record["validation"] = _validate(tasks, theta, config)
-                if not best or _better(record["validation"], best["validation"]):
-                    best.update(step=step, validation=record["validation"])
+        self.saved: Path | None = None
+        self._restored: dict[str, Any] | None = None
+        if ranks.leads:
+            self._look(resume)
+        device, self.dtype = (
+            devices.resolve(ranks.device(config.device)),
+            getattr(torch, config.dtype),
+        )
+        given = sources(config)
+        factory, arguments = architecture(config, given["train"])
+        model = models.build(factory, arguments, config.seed).to(device, self.dtype)
+        self.space = ParameterSpace.from_module(model)
+        theta = self.space.flatten(dict(model.named_parameters()))
+        self.learner = Learner(config, self.space, theta)
+        self.stream = TaskStream(model, self.space, given, device, self.dtype)
+        self.selection = Selection(config.patience)
+        classifies = given["train"].kind == "classification"
+        self.guard = Guard(config.ways, config.meta_batch) if classifies and config.guard else None
+        self.step = 0
+        self.chosen: Chosen | None = None
+        self.meta = {
+            "model": {"factory": factory, "arguments": arguments},
+            "config": config.to_dict(),
+            "objective": {"kind": "meta", "loss": _LOSS[given["train"].kind], "norm": "batch"},
+            "data": {split: source.recipe for split, source in given.items()},
+            "seeds": {"weights": config.seed, "episodes": config.seed},
+            "versions": {"torch": torch.__version__},
+        }
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.config.iterations or self.selection.exhausted
+
+    def _look(self, resume: bool) -> None:
+        found = checkpoints.steps(self.path)
+        if not resume and self.path.exists() and any(self.path.iterdir()):
+            raise ValueError(
+                f"{self.path} is not empty: add --resume to continue it, or choose another --out"
+            )
+        if resume and found:
+            self.saved = found[-1]
+            self._restored = _restored(found[-1], self.config)
+
+    def start(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell if self.ranks.leads else _silent
+        restored = self.ranks.agree(self._restored)
+        self._restored = None
+        if restored is not None:
+            self.ranks.together(lambda: self._load(restored))
+            self.meta["executor"] = restored["executor"]
+        if not self.done:
+            sample, plan = self._batch(), self.learner.plan(self.step)
+            theta, recorded = self.learner.theta.detach(), self.meta.get("executor")
+            with devices.exact_kernels():
+                self.chosen = executor_of(self.config, sample, theta, plan, self.ranks, recorded)
+            self.meta["executor"] = self.chosen.to_dict()
+            self._tell(str(self.chosen))
+            if self.chosen.precision is not None:
+                self._tell(str(self.chosen.precision))
+        if self.ranks.leads:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
+
+    def _load(self, restored: Mapping[str, Any]) -> None:
+        state, self.step = restored["state"], restored["step"]
+        try:
+            self.learner.load_state_dict(restored["theta"], restored["rates"], state)
+            self.selection.load_state_dict(state)
+            if self.guard is not None and "guard" in state:
+                self.guard.load_state_dict(state["guard"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoints.CheckpointError(
+                f"{restored['folder'] / 'trainer.pt'} does not fit the run ({error}): "
+                f"delete {restored['folder']} to resume from the one before"
+            ) from None
+
+    def _batch(self) -> NetworkTasks:
+        first, count = self.ranks.share(self.config.meta_batch)
+        return self.stream("train", self.step * self.config.meta_batch + first, count)
+
+    def run(self, listeners: list[Progress]) -> None:
+        log = Log(self.path / "metrics.jsonl", self.step) if self.ranks.leads else None
+        try:
+            with devices.exact_kernels(), interruptible() as self.ranks.noted:
+                while not self.done:
+                    self._update(log, listeners)
+        finally:
+            if log is not None:
+                log.close()
+        if self.selection.exhausted:
+            self._tell(
+                f"stopped at meta-update {self.step}: no better validation since that of "
+                f"{self.selection.best.get('step', 'the start')} (patience {self.config.patience})"
+            )
+
+    def _update(self, log: Log | None, listeners: list[Progress]) -> None:
+        assert self.chosen is not None
+        config, learner = self.config, self.learner
+        began = time.perf_counter()
+        theta, plan = learner.theta.detach(), learner.plan(self.step)
+        executor = self.chosen.executor
+        result = meta_gradient(self._batch(), theta, plan, executor, learner.ascent, self.step)
+        check_finite(result, self.step + 1, self.saved, config)
+        learner.update(result, self.step)
+        record = _record(self.step + 1, result, learner.rate(self.step))
+        record["seconds"] = round(time.perf_counter() - began, 6)
+        self.step += 1
+        stuck = self.guard is not None and self.guard.stuck(result.loss, result.aux["accuracy"])
+        last, is_best = self.step == config.iterations, False
+        if self.step % config.validate_every == 0 or last:
+            validation = _validate(self.stream, learner, config, self.ranks)
+            is_best = self.selection.take(self.step, validation)
+            record["validation"] = known(validation)
+        if log is not None:
             log.write(record)
-            is_best = best.get("step") == step
-            if is_best or step % config.checkpoint_every == 0 or step == config.iterations:
-                saved = save(step)
-                if is_best:
-                    _write_json(run / "best.json", {"checkpoint": saved.name, **best})
-            if interrupted:
-                if saved is None or saved.name != f"step_{step:06d}":
-                    save(step)
-                raise _interruption(interrupted[0])
-            if progress:
-                progress(record)
-    return Run(run, step, checkpoints.locate(run))
+        due = self.step % config.checkpoint_every == 0 or last or self.selection.exhausted
+        if is_best or due:
+            self._save(log, is_best)
+        if stuck and self.guard is not None:
+            raise stuck_error(self.guard, self.step, self.saved, config)
+        if self.ranks.stop is not None:
+            self._save(log)
+            raise interruption(self.ranks.stop)
+        for listener in listeners:
+            listener(record)
+
+    def _save(self, log: Log | None, is_best: bool = False) -> None:
+        if log is None or (self.saved is not None and self.saved.name == f"step_{self.step:06d}"):
+            return
+        log.flush()
+        state = {**self.learner.state_dict(), **self.selection.state_dict()}
+        if self.guard is not None:
+            state["guard"] = self.guard.state_dict()
+        learner = self.learner
+        self.saved = checkpoints.write(
+            self.path / "checkpoints",
+            self.step,
+            self.space,
+            learner.theta,
+            state,
+            self.meta,
+            learner.rates,
+        )
+        if is_best:
+            best = {"checkpoint": self.saved.name, **self.selection.best}
+            replace(self.path / "best.json", json.dumps(best, indent=1) + "\n")
 
 
-_LOSS = {"classification": "cross_entropy", "regression": "mse_loss"}
+def _silent(_: str) -> None:
+    pass
 
 
-def _source(config: TrainConfig, split: str) -> TaskSource:
-    return make_source(
-        config.data,
-        split=split,
-        ways=config.ways,
-        shots=config.shots,
-        queries=config.queries,
-        seed=config.seed,
-        root=config.data_root,
-        options=config.data_options,
-    )
-
-
-def _architecture(config: TrainConfig, source: TaskSource) -> tuple[str, dict[str, Any]]:
-    classifies = source.kind == "classification"
-    name = config.model if config.model != "auto" else ("conv4" if classifies else "mlp")
-    if name == "mlp":
-        hidden = config.channels or 40
-        inputs, outputs = (28 * 28, config.ways) if classifies else (1, 1)
-        return name, {"inputs": inputs, "hidden": hidden, "layers": 2, "outputs": outputs}
-    if not classifies:
-        raise ValueError(f"model {name!r} reads images, but {config.data} is a regression: use mlp")
-    channels = config.channels or 32
-    return name, {"ways": config.ways, "channels": channels, "downsample": config.downsample}
-
-
-def _restore(
-    folder: Path, config: TrainConfig, theta: Tensor, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Any]]:
+def _restored(folder: Path, config: TrainConfig) -> dict[str, Any]:
     given = checkpoints.read(folder)
     before, now = given.config.to_dict(), config.to_dict()
+    free = FREE_TO_CHANGE if config.schedule == "constant" else FREE_TO_CHANGE[1:]
     for name in before:
-        if name not in _FREE_TO_CHANGE and before[name] != now[name]:
+        if name not in free and before[name] != now[name]:
             raise ValueError(
                 f"cannot resume {folder.parent.parent}: its {name} is {before[name]!r}, not {now[name]!r}; "
                 "give the run's own settings, or choose another --out"
             )
-    state = checkpoints.read_trainer(folder)
-    try:
-        with torch.no_grad():
-            theta.copy_(given.theta)
-        optimizer.load_state_dict(state["optimizer"])
-        best = dict(state["best"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise checkpoints.CheckpointError(
-            f"{folder / 'trainer.pt'} does not fit the run ({error}): delete {folder} to resume from the one before"
-        ) from None
-    return given.step, best
-
-
-def _check_finite(result: MetaGradient, step: int, saved: Path | None, config: TrainConfig) -> None:
-    if math.isfinite(result.loss) and bool(torch.isfinite(result.gradient).all()):
-        return
-    kept = f"the last good checkpoint is {saved}" if saved else "no checkpoint had been written yet"
-    raise DivergedError(
-        f"the loss is not finite at iteration {step} (loss {result.loss}, gradient norm {result.norm}); {kept}. "
-        f"Lower --inner-rate ({config.inner_rate}), --meta-rate ({config.meta_rate})"
-        + (
-            f" or the radii ({config.lower}, {config.upper})"
-            if config.lower or config.upper
-            else ""
-        )
-    )
-
-
-def _record(step: int, result: MetaGradient, seconds: float) -> dict[str, Any]:
     return {
-        "iteration": step,
-        "loss": result.loss,
-        **result.aux,
-        "gradient_norm": result.norm,
-        "rise": result.rise,
-        "predicted_rise": result.predicted_rise,
-        "seconds": round(seconds, 4),
+        "folder": folder,
+        "step": given.step,
+        "theta": given.theta,
+        "rates": given.rates,
+        "state": checkpoints.read_trainer(folder),
+        "executor": given.meta.get("executor"),
     }
 
 
-def _validate(
-    tasks: Callable[[str, int], Any], theta: Tensor, config: TrainConfig
-) -> dict[str, Any]:
-    metric, scores = score(
-        lambda index: tasks("val", index), theta, config.test_inner(), config.validation_episodes
+def _record(step: int, result: MetaGradient, rate: float) -> dict[str, Any]:
+    return known(
+        {
+            "iteration": step,
+            "loss": result.loss,
+            **result.aux,
+            "gradient_norm": result.norm,
+            "rise": result.rise,
+            "predicted_rise": result.predicted_rise,
+            "passes": result.passes,
+            "meta_rate": rate,
+        }
     )
-    return {"metric": metric, "mean": float(scores.mean()), "episodes": len(scores)}
 
 
-def _better(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    sign = 1 if new["metric"] == "accuracy" else -1
-    return bool(sign * new["mean"] > sign * old["mean"])
-
-
-class _Log:
-    """Append-only ``metrics.jsonl``; records after the checkpoint that is resumed from are dropped."""
-
-    def __init__(self, path: Path, keep: int) -> None:
-        kept = []
-        if keep and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["iteration"] <= keep:
-                        kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError):
-                    break  # a line cut short by a crash; the meta-update is repeated
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM instead of breaking off in the middle of a meta-update."""
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted  # only the main thread may set handlers
-        return
-
-    def note(number: int, _: FrameType | None) -> None:
-        noted.append(number)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interruption(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def _validate(
+    stream: TaskStream, learner: Learner, config: TrainConfig, ranks: Ranks
+) -> dict[str, Any]:
+    episodes = config.validation_episodes
+    first, count = ranks.share(episodes)
+    _, own = score(
+        lambda index: stream("val", first + index, 1).tasks()[0],
+        learner.theta,
+        learner.inner(),
+        count,
+    )
+    scores = torch.zeros(episodes, dtype=torch.float64)
+    scores[first : first + count] = torch.from_numpy(own)
+    metric = "accuracy" if stream.kind == "classification" else "mse"
+    return {"metric": metric, "mean": float(ranks.sum(scores).numpy().mean()), "episodes": episodes}

@@ -4,9 +4,10 @@
 >>> source.kind, tuple(source.episode(7).support_x.shape)
 ('regression', (5, 1))
 
-Four sets are known. `strokes` (procedural, the default) and `glyphs` (letters of matplotlib's
-fonts) need no file; `omniglot` (Lake et al. 2015) reads the user's copy or fetches the official
-one; `sinusoid` (Finn et al. 2017) is a regression problem.
+`strokes` (procedural, the default) and `glyphs` (letters of matplotlib's fonts) need no file;
+`omniglot` (Lake et al. 2015) reads the user's copy or fetches the official one; `sinusoid` (Finn et
+al. 2017) is a regression problem. `miniimagenet`, `cifarfs` and `folder` (any folder of images) read the
+user's copy of photographs. `Feed` keeps a set on the training device.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sharpmaml.data.episodes import (
-    DataError,
-    Episode,
-    ImageEpisodes,
-    ImageSet,
-    TaskSource,
-    image_set,
-)
+from sharpmaml.data.cifarfs import load_cifarfs
+from sharpmaml.data.episodes import DataError, Episode, TaskSource
+from sharpmaml.data.feed import Feed
+from sharpmaml.data.folder import load_folder
 from sharpmaml.data.glyphs import load_glyphs
+from sharpmaml.data.image_episodes import ImageEpisodes
+from sharpmaml.data.images import ImageSet, image_set
+from sharpmaml.data.miniimagenet import load_miniimagenet
 from sharpmaml.data.omniglot import load_omniglot
 from sharpmaml.data.sinusoid import Sinusoids
 from sharpmaml.data.strokes import load_strokes
@@ -34,25 +34,33 @@ __all__ = [
     "NAMES",
     "DataError",
     "Episode",
+    "Feed",
     "ImageEpisodes",
     "ImageSet",
     "Sinusoids",
     "TaskSource",
     "image_set",
+    "load_cifarfs",
+    "load_folder",
     "load_glyphs",
     "load_images",
+    "load_miniimagenet",
     "load_omniglot",
     "load_strokes",
     "make_source",
 ]
 
-NAMES = ("strokes", "glyphs", "omniglot", "sinusoid")
+NAMES = ("strokes", "glyphs", "omniglot", "sinusoid", "miniimagenet", "cifarfs", "folder")
 
 _LOADERS: dict[str, Callable[..., ImageSet]] = {
     "strokes": load_strokes,
     "glyphs": load_glyphs,
     "omniglot": load_omniglot,
+    "miniimagenet": load_miniimagenet,
+    "cifarfs": load_cifarfs,
+    "folder": load_folder,
 }
+_READ = ("omniglot", "miniimagenet", "cifarfs", "folder")  # from files in `root`
 
 
 def load_images(
@@ -61,10 +69,12 @@ def load_images(
     """Return an image set, made or read once per process.
 
     Args:
-        name: `"strokes"`, `"glyphs"` or `"omniglot"`.
-        root: where the files of `omniglot` are; the others need none.
+        name: one of `NAMES` but `"sinusoid"`.
+        root: where the files are; `strokes` and `glyphs` need none.
         download: fetch the official files of `omniglot` into `root` unless they are there.
-        **options: strokes: `alphabets`, `seed`, `difficulty`; omniglot: `split`, `small`.
+        **options: strokes: `alphabets`, `seed`, `difficulty`; omniglot: `split`, `small`;
+            miniimagenet and cifarfs: `image_size`, `normalize`; folder: these, `channels`,
+            `min_images`.
 
     Raises:
         DataError: for an unknown name or option, or files that are missing or damaged.
@@ -74,10 +84,13 @@ def load_images(
     if name not in _LOADERS:
         raise DataError(f"{name} has no images: choose one of {', '.join(_LOADERS)}")
     complete = _complete(name, _LOADERS[name], options)
-    if name == "omniglot":
+    if name in _READ:
         # Absolute: the same relative path means another folder after a change of directory.
         complete["root"] = None if root is None else str(Path(root).expanduser().absolute())
+    if name == "omniglot":
         complete["download"] = download
+    elif download and name in _READ:
+        raise DataError(f"{name} has no download: pass --data-root DIR with your copy")
     return _load_once(name, tuple(sorted(complete.items())))
 
 
@@ -126,6 +139,9 @@ def make_source(
     rotations: bool | None = None,
     download: bool = False,
     options: Mapping[str, Any] | None = None,
+    shift: str = "none",
+    label_noise: float = 0.0,
+    record: Mapping[str, Any] | None = None,
 ) -> TaskSource:
     """Return a numbered supply of tasks.
 
@@ -136,23 +152,33 @@ def make_source(
         shots: support examples of each class.
         queries: query examples of each class.
         seed: chooses the episodes.
-        root: where the files of `omniglot` are.
+        root: where the files of the set are.
         rotations: training classes also rotated by 90, 180 and 270 degrees, as classes of their
             own; by default for `omniglot` only. Val and test classes are never rotated.
         download: fetch the official files of `omniglot` into `root` unless they are there.
         options: options of the set, see `load_images`.
+        shift: another domain than training's: `"rotate90"`, `"rotate180"`, `"rotate270"`, `"invert"`
+            of images, see `ImageEpisodes`; `"amplitude"`, `"phase"`, `"frequency"` of `sinusoid`.
+        label_noise: share of wrong support labels in each episode, see `ImageEpisodes`.
+        record: what a recipe says of how its images were made; noted anew, never read.
 
     Raises:
-        DataError: for an unknown name, split or option, for more classes or drawings than there
+        DataError: for an unknown name, split, shift or option, for more classes or drawings than there
             are, and for files that are missing or damaged.
     """
     if data == "sinusoid":
         _complete(data, lambda: None, options or {})
         if rotations:
             raise DataError("rotations turn images, sinusoid has none: leave rotations out")
-        return Sinusoids(split, shots, queries, seed)
+        if label_noise:
+            raise DataError(
+                f"label_noise is {label_noise} but sinusoid has no classes to exchange: choose a "
+                "set of images, or a shift"
+            )
+        return Sinusoids(split, shots, queries, seed, shift=shift)
     images = load_images(data, root, download=download, **(options or {}))
     turned = data == "omniglot" if rotations is None else rotations
     return ImageEpisodes(
-        images, split, ways, shots, queries, seed, turned, data=data, root=root, options=options
-    )
+        images, split, ways, shots, queries, seed, turned, data=data, root=root, options=options,
+        shift=shift, label_noise=label_noise,
+    )  # fmt: skip

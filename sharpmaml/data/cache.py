@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from sharpmaml.data.episodes import SPLITS, ImageSet, image_set
+from sharpmaml.data.episodes import SPLITS
+from sharpmaml.data.images import ImageSet, image_set
 
 ENVIRONMENT = "SHARP_LANDSCAPE_CACHE"
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -38,20 +39,23 @@ def cache_path(name: str, key: Mapping[str, Any]) -> Path:
     return cache_dir() / f"{name}-{digest}.npz"
 
 
-def cached(name: str, key: Mapping[str, Any], build: Callable[[], ImageSet]) -> ImageSet:
+def cached(
+    name: str, key: Mapping[str, Any], build: Callable[[], ImageSet], *, compress: bool = True
+) -> ImageSet:
     """Return the cached set, or build it and keep it.
 
     Args:
         name: start of the file name.
         key: everything that decides the result: options, input checksums, generator version.
         build: makes the set when no usable file is there.
+        compress: whether the file is worth compressing.
     """
     path = cache_path(name, key)
     with contextlib.suppress(*UNREADABLE):
         return _read(path)
     made = build()
     with contextlib.suppress(OSError):
-        _write(path, made)
+        _write(path, made, compress)
     return made
 
 
@@ -65,13 +69,14 @@ def _read(path: Path) -> ImageSet:
             tuple(stored["alphabet_names"].tolist()),
             tuple(stored["class_names"].tolist()),
             {split: stored[f"split_{split}"] for split in SPLITS},
+            json.loads(str(stored["notes"])) if "notes" in stored else None,
         )
         if found.fingerprint != str(stored["fingerprint"]):
             raise ValueError(f"{path} does not match its fingerprint")
     return found
 
 
-def _write(path: Path, made: ImageSet) -> None:
+def _write(path: Path, made: ImageSet, compress: bool) -> None:
     arrays: dict[str, np.ndarray[Any, Any]] = {
         "name": np.array(made.name),
         "images": made.images,
@@ -79,6 +84,7 @@ def _write(path: Path, made: ImageSet) -> None:
         "alphabet_names": np.array(made.alphabet_names),
         "class_names": np.array(made.class_names),
         "fingerprint": np.array(made.fingerprint),
+        "notes": np.array(json.dumps(made.notes)),
         **{f"split_{split}": made.splits[split] for split in SPLITS},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +92,8 @@ def _write(path: Path, made: ImageSet) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
+            save = np.savez_compressed if compress else np.savez
+            save(stream, allow_pickle=False, **arrays)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from sharpmaml.data.cache import cached
-from sharpmaml.data.episodes import DataError, ImageSet, image_set, split_by_alphabet
+from sharpmaml.data.episodes import DataError
+from sharpmaml.data.images import ImageSet, image_set, split_by_alphabet
 
 VERSION = 1  # of the generator: raise it when a drawing changes, so that old caches are passed by
 SEED = 20  # of the jitter, together with the code point of the letter

@@ -32,7 +32,8 @@ from PIL import Image
 
 from sharpmaml.data.cache import cache_dir, cached
 from sharpmaml.data.download import OMNIGLOT, fetch, sha256_of
-from sharpmaml.data.episodes import SPLITS, DataError, ImageSet, image_set, split_by_alphabet
+from sharpmaml.data.episodes import SPLITS, DataError
+from sharpmaml.data.images import ImageSet, image_set, split_by_alphabet
 
 VERSION = 1  # of the preprocessing: raise it when a pixel changes, so that old caches are passed by
 CLASSES = 1623

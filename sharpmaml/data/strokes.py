@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpmaml.data.cache import cached
-from sharpmaml.data.episodes import DataError, ImageSet, image_set, split_by_alphabet
+from sharpmaml.data.episodes import DataError
+from sharpmaml.data.images import ImageSet, image_set, split_by_alphabet
 
 VERSION = 1  # of the generator: raise it when a drawing changes, so that old caches are passed by
 DRAWERS = 20

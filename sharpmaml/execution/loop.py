@@ -56,7 +56,8 @@ def _one(task: Task, theta: Tensor, plan: Plan, ascents: Tensor | None) -> Pass:
     if plan.estimator == "unrolled":
         return _unrolled(task, theta, plan, ascents)
     still = dataclasses.replace(plan.inner, first_order=True)
-    walked = path(task.support, theta, still, None if ascents is None else list(ascents))
+    kept = None if ascents is None else list(ascents)
+    walked = path(task.support, theta, still, kept, _slope)
     end = walked.points[-1].detach().requires_grad_()
     loss, aux = task.query(end)
     if plan.estimator == "reptile":
@@ -71,13 +72,14 @@ def _unrolled(task: Task, theta: Tensor, plan: Plan, ascents: Tensor | None) -> 
     point, inner = theta.requires_grad_(), plan.inner
     wanted = [point]
     if plan.learns_rates:
-        each = [
-            torch.as_tensor(inner.rate_at(k)).to(theta).expand_as(theta) for k in range(inner.steps)
-        ]
-        rates = torch.stack(each).detach().requires_grad_()
+        rates = theta.new_empty(inner.steps, len(theta))
+        for k in range(inner.steps):
+            rates[k] = inner.rate_at(k)
+        rates = rates.detach().requires_grad_()
         inner = dataclasses.replace(inner, rate=rates)
         wanted.append(rates)
-    walked = path(task.support, point, inner, None if ascents is None else list(ascents))
+    kept = None if ascents is None else list(ascents)
+    walked = path(task.support, point, inner, kept, _slope)
     loss, aux = task.query(walked.points[-1])
     total = loss
     if plan.weights is not None:
@@ -88,10 +90,26 @@ def _unrolled(task: Task, theta: Tensor, plan: Plan, ascents: Tensor | None) -> 
     return _passed(gradient, loss, aux, others[0] if others else None, walked.ascents, plan)
 
 
+def _slope(loss: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    # torch.func.grad keeps a graph of its own, wanted or not: up to a third more time. Same bits.
+    differentiated = point.requires_grad
+    at = point if differentiated else point.detach().requires_grad_()
+    value = loss(at)
+    if not value.requires_grad:
+        return torch.zeros_like(point)
+    (gradient,) = torch.autograd.grad(
+        value, at, create_graph=differentiated, materialize_grads=True
+    )
+    return gradient
+
+
 def _implicit(
     support: Callable[[Tensor], Tensor], point: Tensor, slope: Tensor, plan: Plan
 ) -> Tensor:
-    """Solve ``(I + H/λ) v = slope`` for the adapted parameters; the others keep their slope."""
+    """Solve ``(I + H/λ) v = slope`` for the adapted parameters.
+
+    The others have their own slope, less ``H v / λ``: the adapted ones depend on them.
+    """
     inner = plan.inner
     kept = slope - inner.masked(slope)
     slope = inner.masked(slope)
@@ -111,7 +129,10 @@ def _implicit(
         residual = residual - step * image
         before, square = square, residual @ residual
         direction = residual + square / before * direction
-    return solution + kept
+    if inner.adapted is None:
+        return solution
+    image = hvp_of(support, point, solution)
+    return solution + kept - (image - inner.masked(image)) / inner.proximal
 
 
 def _passed(

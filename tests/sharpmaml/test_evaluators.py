@@ -14,7 +14,7 @@ import sharpmaml
 from landscape.directions import random_plane
 from landscape.evaluator import PointByPoint
 from landscape.space import ParameterSpace
-from sharpmaml import blocks, evaluators, models
+from sharpmaml import blocks, evaluators, models, pooling
 from sharpmaml.data import Episode, make_source
 from sharpmaml.inner import InnerLoop
 from sharpmaml.objective import MetaObjective
@@ -251,12 +251,12 @@ def test_pooling_and_its_derivative_are_torchs(images, height, width, levels, ti
     expected = F.max_pool2d(z.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     upstream = drawn(expected.shape, g)
     (derivative,) = torch.autograd.grad(expected, z, upstream)
-    parts = blocks._corners(z.detach())
-    top = blocks._highest(parts)
+    parts = pooling.corners(z.detach())
+    top = pooling.highest(parts)
     assert torch.equal(top, expected)
     spread = torch.zeros_like(z)
-    shares = blocks._routed(parts, top, upstream)
-    for corner, share in zip(blocks._corners(spread.detach()), shares, strict=True):
+    shares = [upstream * mask for mask in pooling.winners(parts, top)]
+    for corner, share in zip(pooling.corners(spread.detach()), shares, strict=True):
         corner.copy_(share)
     assert torch.equal(spread.detach(), derivative)
 

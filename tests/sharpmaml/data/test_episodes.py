@@ -217,7 +217,9 @@ def test_images_are_loaded_once():
 
 
 def test_unknown_names_and_options():
-    assert NAMES == ("strokes", "glyphs", "omniglot", "sinusoid")
+    assert NAMES == (
+        "strokes", "glyphs", "omniglot", "sinusoid", "miniimagenet", "cifarfs", "folder",
+    )  # fmt: skip
     with pytest.raises(DataError, match=r"'mnist'.*strokes, glyphs, omniglot, sinusoid"):
         make_source("mnist")
     with pytest.raises(DataError, match="no images"):

@@ -1,0 +1,160 @@
+"""Several tasks at once with derivatives written out: no autograd, so no graph and few small calls."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from landscape.space import ParameterSpace
+from sharpmaml.execution import chain
+from sharpmaml.execution.batches import (
+    Columns,
+    NetworkBatch,
+    check_at_once,
+    chunks,
+    columns_of,
+    network_of,
+    taken,
+)
+from sharpmaml.execution.loop import mean_of
+from sharpmaml.plan import Aux, Pass, Plan, Tasks
+from sharpmaml.stacked import StackedNetwork, Tape
+
+_ACTIVATIONS = 4_000_000  # entries of the widest layer computed at a time on a CPU
+_ACTIVATIONS_GPU = 200_000_000
+_HELD_BYTES = 2**28
+
+
+class Stacked:
+    """The meta-gradient of `conv4` and `mlp` by the chain of Hessian products, layer by layer.
+
+    The passes that made the gradient of a step are kept for its Hessian product while they fit into
+    ``held_bytes``, and made again otherwise: memory stays flat in the inner steps from there on.
+
+    Args:
+        tasks_at_once: tasks of a chunk; 0: by the size of their activations.
+        held_bytes: memory for the passes of all steps of a chunk.
+
+    Raises:
+        ValueError: a negative number of tasks.
+    """
+
+    name = "stacked"
+
+    def __init__(self, tasks_at_once: int = 0, held_bytes: int = _HELD_BYTES) -> None:
+        self.tasks_at_once = check_at_once(tasks_at_once)
+        self._held_bytes = held_bytes
+        self._last: tuple[tuple[nn.Module, ParameterSpace, str], StackedNetwork] | None = None
+
+    @staticmethod
+    def supports(network: NetworkBatch, plan: Plan) -> bool:
+        """Whether the network has a stacked form and its tasks are of one size; every plan will do."""
+        try:
+            StackedNetwork(network.model, network.space, network.kind)
+        except ValueError:
+            return False
+        shapes = {tuple(getattr(e, f.name).shape for f in fields(e)) for e in network.episodes}
+        return len(shapes) == 1
+
+    def __call__(
+        self, batch: Tasks, theta: Tensor, plan: Plan, ascents: Tensor | None = None
+    ) -> Pass:
+        """See :class:`sharpmaml.plan.Executor`.
+
+        Raises:
+            ValueError: another network than `conv4` and `mlp`, formulas, or tasks that differ in size.
+        """
+        known, network = self._network(batch)
+        columns, inner = columns_of(known), plan.inner
+        count = len(columns[0])
+        # A first-order pass never goes back over a step.
+        budget = 0 if inner.first_order or plan.estimator == "reptile" else self._held_bytes
+        at, results = theta.detach(), []
+        # Inference mode takes a fifth off small networks; the Jacobian of the ascent rule cannot run in it.
+        through = inner.lower > 0 and inner.eps_grad == "through"
+        with torch.no_grad() if through else torch.inference_mode():
+            for part in chunks(count, self._at_once(network, columns)):
+                whole = part.stop - part.start == count
+                rows = StackedRows(
+                    network, known, columns if whole else taken(columns, part), budget
+                )
+                given = None if ascents is None else ascents[part]
+                results.append(chain.passed(rows, at, plan, given))
+            found = results[0] if len(results) == 1 else mean_of(results)
+        return found if through else _ordinary(found)
+
+    def _network(self, batch: Tasks) -> tuple[NetworkBatch, StackedNetwork]:
+        """The batch, and the stacked form of its network: the last one, where that has not changed."""
+        known = network_of(batch, self.name)
+        key = (known.model, known.space, known.kind)
+        if self._last is None or any(a is not b for a, b in zip(key, self._last[0], strict=True)):
+            self._last = key, StackedNetwork(*key)
+        return known, self._last[1]
+
+    def _at_once(self, network: StackedNetwork, columns: Columns) -> int:
+        if self.tasks_at_once:
+            return self.tasks_at_once
+        limit = _ACTIVATIONS if columns[0].device.type == "cpu" else _ACTIVATIONS_GPU
+        widest = max(network.activations(columns[0][0]), network.activations(columns[2][0]))
+        return max(1, limit // widest)
+
+
+class StackedRows:
+    """Tasks of one network for :mod:`sharpmaml.execution.chain`: see `sharpmaml.execution.rows.Rows`.
+
+    Args:
+        network: the stacked form.
+        known: the batch that it is of.
+        columns: the episodes of these tasks.
+        held_bytes: memory for the passes that made a gradient.
+    """
+
+    def __init__(
+        self, network: StackedNetwork, known: NetworkBatch, columns: Columns, held_bytes: int
+    ) -> None:
+        self.count = len(columns[0])
+        self._network, self._known = network, known
+        xs, self._ys, xq, self._yq = columns
+        self._xs: Any = network.prepare(xs)
+        self._xq: Any = network.prepare(xq)
+        self._room = held_bytes
+        self._tapes: list[tuple[Tensor, Tape]] = []
+
+    def gradients(self, points: Tensor) -> Tensor:
+        """Of the support losses; the passes are kept while there is room."""
+        return self._tape(points).gradients
+
+    def products(self, points: Tensor, vectors: Tensor) -> Tensor:
+        """Hessians of the support losses times ``vectors``."""
+        return self._network.products(self._tape(points), vectors)
+
+    def queries(self, points: Tensor) -> tuple[Tensor, Tensor, Aux]:
+        """Gradients of the query losses, the losses and by-products."""
+        tape = self._network.tape(points, self._xq, self._yq)
+        losses = self._network.losses(tape.outputs, self._yq)
+        return tape.gradients, losses, self._known.scores(tape.outputs, self._yq)
+
+    def _tape(self, points: Tensor) -> Tape:
+        for place, tape in self._tapes:
+            if place is points:
+                return tape
+        tape = self._network.tape(points, self._xs, self._ys)
+        if self._room > 0:
+            self._room -= tape.nbytes
+        if self._room > 0:
+            self._tapes.append((points, tape))
+        return tape
+
+
+def _ordinary(found: Pass) -> Pass:
+    """Copies that may be changed and differentiated, which tensors of inference mode may not."""
+    return Pass(
+        found.gradient.clone(),
+        found.losses.clone(),
+        {name: value.clone() for name, value in found.aux.items()},
+        None if found.rates is None else found.rates.clone(),
+        None if found.ascents is None else found.ascents.clone(),
+    )

@@ -1,0 +1,396 @@
+"""A tiny reproduction from end to end: interrupted, resumed, extended; what it shows and what it must not."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from sharpmaml import checkpoint as checkpoints
+from sharpmaml import cli
+from sharpmaml.data import DataError
+from sharpmaml.evaluation import evaluate
+from sharpmaml.objective import meta_objective
+from sharpmaml.reproduction import PROTOCOLS, Published, measuring, reproduce, running
+from sharpmaml.reproduction.answers import answers
+from sharpmaml.reproduction.depth import DEPTHS, Depth
+from sharpmaml.reproduction.keeping import kept
+from sharpmaml.reproduction.ledger import averaged, read_report
+from sharpmaml.reproduction.planning import Plan, Stage, _shared, estimated
+from sharpmaml.reproduction.protocols import known_complete, protocol_of
+from sharpmaml.reproduction.relation import task_values
+from sharpmaml.reproduction.tables import scores, why_no_published
+
+METHODS = ("maml", "sharp-up")
+DEPTH = Depth("tiny", 2, False, 6, 3, 3, episodes=5, condition_episodes=4, probes=2)
+_SINE = PROTOCOLS["sinusoid"]
+_SMALL = {
+    "channels": 4, "meta_batch": 2, "iterations": 6, "checkpoint_every": 3, "validate_every": 3,
+    "validation_episodes": 2, "executor": "loop", "shots": 5, "queries": 5,
+}  # fmt: skip
+TINY = dataclasses.replace(
+    _SINE,
+    experiments=(
+        dataclasses.replace(
+            _SINE.experiments[0],
+            settings={**_SINE.experiments[0].settings, **_SMALL},
+            steps=(1, 2),
+            conditions=_SINE.experiments[0].conditions[:1],
+        ),
+    ),
+)
+KEY = TINY.experiments[0].key
+
+
+def tiny(out, **changes):
+    options = {
+        "seeds": 2, "methods": METHODS, "protocol": TINY, "depth": DEPTH, "quiet": True, "device": "cpu",
+        **changes,
+    }  # fmt: skip
+    return reproduce("sinusoid", out, **options)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reproduction") / "whole"
+    return out, tiny(out)
+
+
+def without_times(out):
+    record = json.loads((out / "results.json").read_text())
+    assert record.pop("times")
+    return record
+
+
+def test_page_and_files(made):
+    out, done = made
+    page = done.page.read_text()
+    assert done.page == out / "index.html" and page.count("drawFigure(") > 5
+    for question in (
+        "Does it help?",
+        "Is it flatter than MAML?",
+        "Does flatter generalize better?",
+    ):
+        assert question in page and question in (out / "summary.md").read_text()
+    assert "6 of 6 meta-updates" in page and "sharpmaml reproduce sinusoid --seeds 2" in page
+    assert str(out) not in page  # no path of this machine
+    assert "\\toprule" in (out / "table.tex").read_text()
+    assert len((out / "table.csv").read_text().splitlines()) == 1 + 2 * 3 + 1
+
+
+def test_scores_are_those_of_evaluate_and_differences_are_paired(made):
+    out, done = made
+    experiment = TINY.experiments[0]
+    rows = {}
+    for method in METHODS:
+        for seed in (0, 1):
+            run = out / "runs" / KEY / f"{method}-seed{seed}"
+            rows[method, seed] = evaluate(run, episodes=5, steps=1, device="cpu").scores
+    gain = done.findings.gains[KEY, "sharp-up"].mean
+    change = np.stack([rows["sharp-up", s] - rows["maml", s] for s in (0, 1)])
+    assert gain.value == pytest.approx(change.mean(), rel=1e-9)
+    assert gain.episodes == pytest.approx(
+        1.959964 * change.mean(0).std(ddof=1) / math.sqrt(5), rel=1e-5
+    )
+    score = done.findings.score(experiment, "maml", "test, 1 step")
+    assert score.value == pytest.approx(np.mean([rows["maml", s] for s in (0, 1)]), rel=1e-9)
+
+
+def test_all_methods_start_from_the_same_weights_and_see_the_same_episodes(made):
+    out, _ = made
+    first = {
+        (method, seed): json.loads(
+            (out / "runs" / KEY / f"{method}-seed{seed}" / "metrics.jsonl")
+            .read_text()
+            .splitlines()[0]
+        )["loss"]
+        for method in METHODS
+        for seed in (0, 1)
+    }
+    assert first["maml", 0] == pytest.approx(first["sharp-up", 0], rel=0.2)
+    assert abs(first["maml", 0] - first["maml", 1]) > 1e-3
+
+
+def test_ledger_is_paired_by_task(made):
+    out, done = made
+    entry = next(e for e in done.findings.ledgers[KEY] if e.name == "sam")
+    values = {}
+    for method in METHODS:
+        for seed in (0, 1):
+            run = out / "runs" / KEY / f"{method}-seed{seed}"
+            file = next((out / "measurements" / KEY / run.name).glob("initialization-*.json"))
+            values[method, seed] = read_report(file)["sam"].value
+    mean = {m: np.mean([values[m, s] for s in (0, 1)]) for m in METHODS}
+    assert entry.base == pytest.approx(mean["maml"], rel=1e-9)
+    change = entry.changes["sharp-up"]
+    assert change.mean.value == pytest.approx(mean["sharp-up"] - mean["maml"], rel=1e-6)
+    assert change.seeds == 2 and change.verdict in (
+        "flatter", "sharper", "cannot tell", "flatter in these runs", "sharper in these runs",
+    )  # fmt: skip
+
+
+def test_values_of_single_tasks_are_read_off_the_report(made):
+    out, _ = made
+    run = out / "runs" / KEY / "maml-seed0"
+    report = read_report(next((out / "measurements" / KEY / run.name).glob("adapted-*.json")))
+    values = task_values(report, "adapted_sam")
+    assert len(values) == 6 and np.mean(values) == pytest.approx(report["adapted_sam"].value)
+    objective = meta_objective(checkpoints.read(run), episodes=6, device="cpu")
+    from landscape.sharpness.ascent import sam
+    from landscape.sharpness.point import Point
+    from sharpmaml.sharpness import adapted_points
+
+    own = [sam(task).value for task in adapted_points(Point(objective, seed=0))]
+    assert values == pytest.approx(own, rel=1e-4)
+
+
+def test_average_over_seeds_of_one_measurement_is_itself(made):
+    out, _ = made
+    file = next((out / "measurements" / KEY / "maml-seed0").glob("adapted-*.json"))
+    row = read_report(file)["adapted_lambda_max"]
+    again = averaged([row, row])
+    assert again.value == row.value and again.stderr == pytest.approx(row.stderr, rel=1e-9)
+    assert again.interval == pytest.approx(row.interval, rel=1e-9)
+
+
+def test_interrupted_and_resumed_gives_the_same_results(made, tmp_path, monkeypatch):
+    out, _ = made
+    real, calls = measuring.evaluate, []
+
+    def interrupt(*args, **options):
+        calls.append(options)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(measuring, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tiny(tmp_path / "again")
+    assert (tmp_path / "again/plan.json").exists() and not (tmp_path / "again/index.html").exists()
+    monkeypatch.setattr(measuring, "evaluate", real)
+    tiny(tmp_path / "again")
+    assert without_times(tmp_path / "again") == without_times(out)
+
+
+def test_nothing_is_made_twice(made, monkeypatch):
+    out, _ = made
+
+    def again(*_, **__):
+        raise AssertionError("made again")
+
+    before = without_times(out)
+    monkeypatch.setattr(measuring, "evaluate", again)
+    monkeypatch.setattr("sharpmaml.trainer.learner.Learner.update", again)
+    monkeypatch.setattr("landscape.sharpness.running._Run.measure", again)
+    tiny(out)
+    assert without_times(out) == before
+
+
+def test_a_longer_protocol_extends_the_same_runs(made, tmp_path):
+    out = tmp_path / "longer"
+    short = dataclasses.replace(
+        TINY,
+        experiments=tuple(
+            dataclasses.replace(e, settings={**e.settings, "iterations": 3})
+            for e in TINY.experiments
+        ),
+    )
+    less = dataclasses.replace(DEPTH, points=0, line_points=0)
+    tiny(out, protocol=short, seeds=1, depth=less)
+    run = out / "runs" / KEY / "maml-seed0"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    tiny(out, seeds=1, depth=less)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
+    whole = made[0] / "runs" / KEY / "maml-seed0"
+    last = [checkpoints.read(checkpoints.steps(r)[-1]).fingerprint for r in (run, whole)]
+    assert last[0] == last[1]
+
+
+def test_a_folder_holds_one_reproduction(made):
+    with pytest.raises(ValueError, match=r"holds a reproduction with alpha None, not 0\.5"):
+        tiny(made[0], alpha=0.5)
+
+
+def test_a_run_that_diverges_is_told_and_left_out(tmp_path, monkeypatch):
+    real = measuring.train
+
+    def diverge(config, *args, **options):
+        if config.method == "sharp-up":
+            raise measuring.DivergedError("the loss is not finite at iteration 3")
+        return real(config, *args, **options)
+
+    monkeypatch.setattr(measuring, "train", diverge)
+    done = tiny(tmp_path / "out", seeds=1, depth=dataclasses.replace(DEPTH, points=0))
+    assert "not finite at iteration 3" in done.page.read_text()
+    assert "up has no result" in answers(done.findings)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": 0}, "seeds is 0"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"budget": 0.0}, "budget is 0.0"),
+        ({"budget": math.inf}, "budget is inf"),
+        ({"methods": ("maml", "sgd")}, "unknown method 'sgd'"),
+        ({"methods": ()}, "no methods"),
+        ({"size": "large"}, "size is 'large'"),
+        ({"device": "cuda:77"}, "device 'cuda:77' is not usable"),
+    ],
+)
+def test_bad_arguments_are_one_line(tmp_path, changes, words):
+    with pytest.raises(ValueError) as caught:
+        tiny(tmp_path / "out", **changes)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("imagenet",), "unknown reproduction 'imagenet'"),
+        (("omniglot", "--experiments", "3-way"), "unknown experiment '3-way'"),
+        (("omniglot",), "--data-root"),
+        (("miniimagenet", "--data-root", "nowhere"), "nowhere"),
+    ],
+)
+def test_the_command_fails_in_one_line(tmp_path, capsys, words, said):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["reproduce", *words, "--out", str(tmp_path / "out"), "--quiet"])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 1 and said in err and len(err.splitlines()) == 1
+
+
+def test_a_damaged_plan_is_one_line(tmp_path):
+    (tmp_path / "plan.json").write_text('{"schema": "other"}')
+    with pytest.raises(ValueError, match="is not a plan of a reproduction"):
+        tiny(tmp_path)
+
+
+# Published numbers stand beside the published data set alone.
+
+
+def fake(protocol, made, set_name, iterations=6, size="published"):
+    experiment = dataclasses.replace(
+        TINY.experiments[0], published={"maml": (Published(48.7, 1.84, "a paper"),)}
+    )
+    findings = made[1].findings
+    stages = {KEY: Stage(iterations, DEPTH)}
+    plan = dataclasses.replace(findings.plan, set_name=set_name, size=size, stages=stages)
+    whole = dataclasses.replace(protocol, experiments=(experiment,))
+    return dataclasses.replace(findings, protocol=whole, plan=plan), experiment
+
+
+def test_a_subset_never_shows_published_numbers(made):
+    protocol = PROTOCOLS["miniimagenet"]
+    findings, experiment = fake(protocol, made, "mini-ImageNet-50")
+    table = scores(findings, experiment)
+    assert not any("published" in column for column in table.columns)
+    assert "48.7" not in table.to_html()
+    assert "mini-ImageNet-50 is not the data set" in table.caption
+    assert "not comparable" in answers(findings)[3]
+
+
+def test_the_whole_set_shows_them_with_how_far_training_went(made):
+    protocol = PROTOCOLS["miniimagenet"]
+    findings, experiment = fake(protocol, made, "mini-ImageNet")
+    table = scores(findings, experiment)
+    assert table.columns[-1] == "published, %" and table.rows[0][-1] == "48.7 ± 1.84 (a paper)"
+    assert table.rows[1][-1] == "–" and why_no_published(findings, experiment) == ""
+    early, _ = fake(protocol, made, "mini-ImageNet", iterations=5)
+    assert "ours of 5: not comparable" in scores(early, experiment).caption
+    small, _ = fake(protocol, made, "mini-ImageNet", size="small")
+    assert "not comparable" in scores(small, experiment).caption
+    assert "not comparable with published accuracies" in answers(small)[3]
+
+
+def test_names_of_complete_sets():
+    assert known_complete(PROTOCOLS["omniglot"], "omniglot")
+    assert not known_complete(PROTOCOLS["omniglot"], "omniglot (964 of 1623 classes)")
+    assert not known_complete(PROTOCOLS["miniimagenet"], "mini-ImageNet-50")
+    assert known_complete(PROTOCOLS["miniimagenet"], "mini-ImageNet")
+
+
+# Protocols and budgets.
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("size", ["published", "small"])
+def test_every_config_of_every_protocol_is_valid(name, size):
+    for experiment in protocol_of(name).experiments:
+        for method in ("maml", "fomaml", "sharp-low", "sharp-up", "sharp-both"):
+            config = experiment.config(method, 1, size=size, alpha=0.01)
+            assert config.data == protocol_of(name).data and config.alpha_up == 0.01
+            assert config.schedule == "constant"  # else a longer run would be another one
+
+
+def test_published_settings_are_the_papers():
+    five, twenty = (e.config("maml") for e in PROTOCOLS["omniglot"].experiments)
+    assert (five.meta_batch, five.inner_steps, five.test_steps, five.inner_rate) == (32, 1, 3, 0.4)
+    assert (twenty.meta_batch, twenty.inner_steps, twenty.inner_rate) == (16, 5, 0.1)
+    assert five.channels == 64 and five.downsample == "stride" and five.iterations == 60_000
+    mini = PROTOCOLS["miniimagenet"].experiments[0].config("maml")
+    assert (mini.channels, mini.inner_steps, mini.test_steps, mini.clip_value) == (32, 5, 10, 10.0)
+    sine = PROTOCOLS["sinusoid"].experiments[0].config("sharp-both")
+    assert (sine.meta_batch, sine.iterations, sine.inner_rate) == (25, 70_000, 0.01)
+    assert sine.alpha_low == sine.alpha_up == 0.005 and sine.shots == 10
+    table = PROTOCOLS["miniimagenet"].experiments[1].published
+    assert [table[m][-1].value for m in ("maml", "sharp-low", "sharp-up", "sharp-both")] == [
+        62.20, 63.18, 63.06, 65.04,
+    ]  # fmt: skip
+
+
+def test_time_is_shared_equally_and_never_beyond_the_protocol():
+    full, cost = {"a": 1000, "b": 60_000}, {"a": 0.1, "b": 0.5}
+    assert _shared(full, cost, 10_000.0) == {"a": 1000, "b": 19_800}
+    assert _shared(full, cost, 100.0) == {"a": 500, "b": 100}
+    assert _shared(full, cost, 0.0) == {"a": 10, "b": 10}
+
+
+def test_deeper_measurements_are_estimated_to_take_longer():
+    seconds = {"episode": 0.01, "task": 0.1}
+    experiment = PROTOCOLS["omniglot"].experiments[0]
+    times = [estimated(experiment, seconds, depth, 3) for depth in DEPTHS]
+    assert times == sorted(times) and times[0] < times[-1] / 5
+
+
+def test_a_budget_is_planned_once_and_a_larger_one_extends(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "sharpmaml.reproduction.planning.timed",
+        lambda configs: {"update": dict.fromkeys(configs, 1.0), "episode": 1e-3, "task": 1e-3},
+    )
+    monkeypatch.setattr(running, "side_by_side", lambda work, jobs, board: [])
+    monkeypatch.setattr(running, "write_all", lambda *_: tmp_path / "index.html")
+    asked = {"methods": METHODS, "quiet": True, "device": "cpu", "seeds": 2}
+    first = reproduce("sinusoid", tmp_path, budget=20.0, **asked).plan
+    # 60 % of 20 minutes, two experiments, two methods, two seeds, a second an update.
+    assert [s.iterations for s in first.stages.values()] == [90, 90]
+    assert reproduce("sinusoid", tmp_path, budget=20.0, **asked).plan == first
+    assert Plan.from_file(tmp_path / "plan.json") == first
+    smaller = reproduce("sinusoid", tmp_path, budget=5.0, **asked).plan
+    assert [s.iterations for s in smaller.stages.values()] == [90, 90]
+    larger = reproduce("sinusoid", tmp_path, budget=40.0, **asked).plan
+    assert [s.iterations for s in larger.stages.values()] == [180, 180]
+    whole = reproduce("sinusoid", tmp_path, **asked).plan
+    assert [s.iterations for s in whole.stages.values()] == [70_000, 70_000]
+
+
+def test_a_piece_is_kept_until_its_question_changes(tmp_path):
+    file, made_times = tmp_path / "piece.json", []
+
+    def make():
+        made_times.append(1)
+        return {"x": len(made_times)}
+
+    assert kept(file, {"a": (1, 2)}, make) == {"x": 1} == kept(file, {"a": [1, 2]}, make)
+    assert kept(file, {"a": [1, 3]}, make) == {"x": 2}
+    file.write_text("{")
+    assert kept(file, {"a": [1, 3]}, make) == {"x": 3}
+    assert kept(file, {"b": 1}, lambda: {"skipped": "no"}) == {"skipped": "no"}
+    assert kept(file, {"b": 1}, make) == {"x": 4}  # what failed is tried again
+
+
+def test_data_that_are_missing_are_told_with_the_flag():
+    with pytest.raises(DataError, match="--data-root"):
+        running.set_name(PROTOCOLS["omniglot"], None)
