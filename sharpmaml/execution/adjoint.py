@@ -16,7 +16,7 @@ from sharpmaml.plan import Pass, Plan, Tasks
 class Adjoint:
     """What a task needs does not grow with its inner steps, but for one parameter vector each.
 
-    For that, every step is evaluated again on the way back: about 1.3 to 1.6 times the time of `Loop`.
+    For that, every step is evaluated again on the way back: about 1.2 to 1.6 times the time of `Loop`.
 
     Args:
         tasks_at_once: 1 takes any tasks; more of them, or 0 for all, go through ``vmap`` and have to be

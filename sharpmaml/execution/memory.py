@@ -88,7 +88,7 @@ def estimate(
 
     One task of the sample is computed with one and with two inner steps; from there the peak grows by
     the same amount with every step, and in proportion to the tasks at once. It counts tensors: on a CPU
-    the allocator keeps freed blocks too, and the resident memory has been seen at up to 2.5 times this.
+    the allocator keeps freed blocks too, and the resident memory has been seen at up to three times this.
 
     Args:
         sample: tasks like those of the meta-batch; the first is used.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from landscape.directions import random_plane
+from landscape.sharpness.registry import available
 from landscape.sharpness.running import sharpness
 from landscape.surface import evaluate as evaluate_surface
 from sharpmaml.checkpoint import Checkpoint, read
@@ -66,7 +67,7 @@ class RunResult:
         metric: ``"accuracy"`` or ``"mse"``.
         scores: ``"test, 3 steps"`` -> one score an episode.
         conditions: label of a condition -> one score an episode.
-        skipped: label of a condition -> why it could not be tested.
+        skipped: condition or measure -> why it could not be had.
         reports: ``"initialization"`` and ``"adapted"`` -> file of a sharpness report.
         task_scores: scores of the tasks of the adapted report.
         surfaces: ``"line"`` and ``"surface"`` -> file, for seed 0.
@@ -147,7 +148,7 @@ def one_run(work: Work, tell: Progress) -> RunResult:
         metric=record["metric"],
         scores={name: found["scores"] for name, found in scores.items()},
         conditions={n: f["scores"] for n, f in conditions.items() if SKIPPED not in f},
-        skipped={n: f[SKIPPED] for n, f in conditions.items() if SKIPPED in f},
+        skipped={n: f[SKIPPED] for n, f in conditions.items() if SKIPPED in f} | pieces.failed,
         reports=reports,
         task_scores=pieces.task_scores(tasks, record["metric"]),
         surfaces=pieces.surfaces() if config.seed == 0 else {},
@@ -188,6 +189,7 @@ class _Pieces:
     def __init__(self, work: Work, given: Checkpoint, folder: Path, tell: Progress) -> None:
         self.work, self.given, self.folder, self.tell = work, given, folder, tell
         self.config, self.depth = work.config, work.depth
+        self.failed: dict[str, str] = {}
 
     def scores(self, split: str, steps: int) -> dict[str, Any]:
         """Scores of the episodes of ``split`` after ``steps`` plain steps."""
@@ -236,15 +238,29 @@ class _Pieces:
         """File of a sharpness report, which is continued where it is not complete."""
         tasks, kind = len(objective.tasks), "all" if measures == "all" else "some"
         file = self.folder / f"{name}-{self.given.fingerprint}-{tasks}-{kind}.json"
-        chosen = self.depth.settings()
-        sharpness(
-            objective,
-            measures,
-            seed=SEED,
-            settings=chosen,
-            out=file,
-            announce=lambda done, total, what: self.tell(done, total, f"sharpness, {name}: {what}"),
-        )
+        names = list(available(objective)) if measures == "all" else list(measures)
+
+        def run(some: Any) -> None:
+            sharpness(
+                objective,
+                some,
+                seed=SEED,
+                settings=self.depth.settings(),
+                out=file,
+                announce=lambda done, total, what: self.tell(
+                    done, total, f"sharpness, {name}: {what}"
+                ),
+            )
+
+        try:
+            run(measures)
+        except (ValueError, RuntimeError):
+            # One measure that this network does not allow must not cost the run all others.
+            for each in names:
+                try:
+                    run([each])
+                except (ValueError, RuntimeError) as error:
+                    self.failed[f"{each} ({name})"] = " ".join(str(error).split())
         return file
 
     def task_scores(self, objective: MetaObjective, metric: str) -> list[float]:

@@ -205,7 +205,7 @@ class Findings:
             if r.failure
         ]
         reasons = {
-            f"{r.experiment}, {label}: not tested: {reason}"
+            f"{r.experiment}, {LABELS.get(r.method, r.method)}, seed {r.seed}, {label}: left out: {reason}"
             for r in self.runs
             for label, reason in r.skipped.items()
         }

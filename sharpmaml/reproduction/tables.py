@@ -166,7 +166,7 @@ def relations(findings: Findings, experiment: Experiment) -> Table:
     found = findings.relations[experiment.key]
     rows = [_relation(r) for r in found]
     n = found[0].test.n if found else 0
-    exact = bool(found) and found[0].test.exact
+    exact = any(c.exact for r in found for c in (r.test, r.gap) if c is not None)
     return Table(
         f"{experiment.title}: sharpness against generalization",
         ["measure", "at", "ρ, test score", "p", "τ", "ρ, gap", "p ", "ρ within runs, over tasks"],

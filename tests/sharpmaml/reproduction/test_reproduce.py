@@ -226,6 +226,21 @@ def test_a_run_that_diverges_is_told_and_left_out(tmp_path, monkeypatch):
     assert "up has no result" in answers(done.findings)[0]
 
 
+def test_a_measure_that_fails_costs_no_other(tmp_path, monkeypatch):
+    real = measuring.sharpness
+
+    def fail(objective, measures, **options):
+        if measures == "all" or "adapted_trace" in measures:
+            raise RuntimeError("no such derivative")
+        return real(objective, measures, **options)
+
+    monkeypatch.setattr(measuring, "sharpness", fail)
+    done = tiny(tmp_path / "out", seeds=1, depth=dataclasses.replace(DEPTH, points=0))
+    names = [entry.name for entry in done.findings.ledgers[KEY]]
+    assert "adapted_trace" not in names and {"adapted_sam", "lambda_max"} <= set(names)
+    assert "adapted_trace (adapted): left out: no such derivative" in done.page.read_text()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
