@@ -19,9 +19,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config",
         "curvature",
         "data",
+        "evaluation",
         "meta",
         "models",
         "perturb",
+        "presets",
         "spectra",
     },
     submod_attrs={

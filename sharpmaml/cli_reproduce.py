@@ -21,6 +21,7 @@ def reproduce(
     size: str | None = None,
     experiments: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     alpha: float | None = None,
+    executor: str = "auto",
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train MAML, FOMAML and the Sharp-MAMLs on the same episodes, measure all of them, write one page.
@@ -39,6 +40,7 @@ def reproduce(
         size: published settings, or small ones for a CPU; by default small on a CPU.
         experiments: some of the experiments alone, such as 5-way-1-shot.
         alpha: radius of both levels, instead of the protocol's.
+        executor: of training: auto, loop, vmap, adjoint, stacked or compile (long sinusoid runs are faster with it).
         quiet: no progress on standard error.
     """
     from sharpmaml.reproduction import reproduce as run
@@ -51,7 +53,7 @@ def reproduce(
         protocol = with_experiments(protocol, experiments)
     done = run(
         name, out, seeds=seeds, budget=budget, data_root=data_root, device=device, jobs=jobs, size=size,
-        alpha=alpha, quiet=quiet, protocol=protocol,
+        alpha=alpha, executor=executor, quiet=quiet, protocol=protocol,
     )  # fmt: skip
     print("\n\n".join(answers(done.findings)))
     print(f"\nDone in {done.seconds / 60:.1f} minutes. Open {done.page}")

@@ -56,7 +56,7 @@ _CHOICES = {
     "schedule": ("constant", "cosine"),
     "precision": ("same", "bfloat16"),
     "dtype": ("float32", "float64"),
-    "executor": ("auto", "loop", "vmap", "adjoint", "stacked", "compile"),
+    "executor": ("auto", "measure", "loop", "vmap", "adjoint", "stacked", "compile"),
 }
 
 
@@ -104,7 +104,8 @@ class TrainConfig:
         ascent_reuse: share of the last ascent's sharpness direction that is added in between (LookSAM's
             α); 0 makes them plain MAML.
         ascent_part: parameters that the upper ascent moves: ``all``, ``head`` or ``body``.
-        executor: ``auto``, ``loop``, ``vmap``, ``adjoint``, ``stacked`` or ``compile``.
+        executor: ``auto``, ``loop``, ``vmap``, ``adjoint``, ``stacked`` or ``compile``; ``measure`` times them
+            on the first meta-batch and takes the fastest.
         tasks_at_once: tasks that an executor takes together; 0: as many as fit.
         optimizer: of the meta-update, ``adam`` or ``sgd``.
         schedule: of the meta rate: ``constant``, or ``cosine`` down to 0 after the last meta-update.

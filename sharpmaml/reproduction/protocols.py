@@ -83,6 +83,7 @@ class Experiment:
         alpha: float | None = None,
         data_root: str | None = None,
         device: str = "auto",
+        executor: str = "auto",
     ) -> TrainConfig:
         """Settings of one run.
 
@@ -94,6 +95,7 @@ class Experiment:
             alpha: radius of both levels, instead of the experiment's.
             data_root: where the data set lies.
             device: where to train.
+            executor: how meta-gradients are computed in training.
         """
         settings = {**self.settings, **(self.small if size == "small" else {})}
         if iterations is not None:
@@ -101,7 +103,7 @@ class Experiment:
         if alpha is not None:
             settings |= {"alpha_low": alpha, "alpha_up": alpha}
         return TrainConfig(
-            method=method, seed=seed, data_root=data_root, device=device,
+            method=method, seed=seed, data_root=data_root, device=device, executor=executor,
             test_steps=self.steps[0], **settings,
         )  # fmt: skip
 

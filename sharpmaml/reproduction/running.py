@@ -51,6 +51,7 @@ def reproduce(
     jobs: int = 1,
     size: str | None = None,
     alpha: float | None = None,
+    executor: str = "auto",
     methods: Sequence[str] = METHODS,
     quiet: bool = False,
     protocol: Protocol | None = None,
@@ -71,6 +72,8 @@ def reproduce(
         jobs: runs side by side, one process and one thread each.
         size: ``published`` settings, or the ``small`` ones for a CPU; by default small on a CPU.
         alpha: radius of both levels, instead of the protocol's.
+        executor: how meta-gradients are computed in training, see `sharpmaml.config.TrainConfig`; the
+            numbers differ by rounding.
         methods: the first is what the others are held against.
         quiet: no progress.
         protocol: instead of the one of that name.
@@ -96,6 +99,7 @@ def reproduce(
         experiment = next(e for e in found.experiments if e.key == key)
         return experiment.config(
             method, seed, size=wanted.size, iterations=iterations, alpha=alpha, data_root=root, device=device,
+            executor=executor,
         )  # fmt: skip
 
     with console.progress_board(quiet) as board:
@@ -118,7 +122,7 @@ def reproduce(
         board("page", 0, 1, "drawing")
         findings = Findings(found, plan, tuple(runs))
         page = write_all(
-            place, findings, _again(name, place, plan, needs_root=data_root is not None)
+            place, findings, _again(name, place, plan, executor, needs_root=data_root is not None)
         )
         board("page", 1, 1, "drawn")
     return Reproduction(page, plan, findings, time.monotonic() - began)
@@ -176,11 +180,13 @@ def _told(plan: Plan) -> str:
     )
 
 
-def _again(name: str, out: Path, plan: Plan, *, needs_root: bool) -> list[str]:
+def _again(name: str, out: Path, plan: Plan, executor: str, *, needs_root: bool) -> list[str]:
     """The command that goes on to the whole protocol, and the one of the published size where it is another."""
     words = f"sharpmaml reproduce {name} --seeds {plan.seeds}"
     if plan.alpha is not None:
         words += f" --alpha {plan.alpha:g}"
+    if executor != "auto":
+        words += f" --executor {executor}"
     if needs_root:
         words += " --data-root DIR"  # where data lie is nobody's business but this machine's
     place = out.name if out.is_absolute() else str(out)

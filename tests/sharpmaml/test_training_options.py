@@ -104,6 +104,20 @@ def test_the_schedule_is_logged_and_ends_where_the_run_ends(tmp_path):
     run = training.train(config, tmp_path / "run")
     expected = [1e-3 * math.cos(math.pi * i / 8) ** 2 for i in range(4)]
     assert [r["meta_rate"] for r in log(run.path)] == pytest.approx(expected, rel=1e-12)
+    same = [
+        training.train(
+            dataclasses.replace(
+                SINE, optimizer="sgd", iterations=2, checkpoint_every=1, **settings
+            ),
+            tmp_path / name,
+        )
+        for name, settings in (("constant", {}), ("cosine", {"schedule": "cosine"}))
+    ]
+    steps = [run.read(2).theta - run.read(1).theta for run in same]
+    assert torch.equal(same[0].read(1).theta, same[1].read(1).theta)
+    assert torch.allclose(
+        steps[1], steps[0] / 2, rtol=1e-9, atol=1e-12
+    )  # cos(π/2) = 0: half the rate
     with pytest.raises(ValueError, match="its iterations is 4, not 9"):
         training.train(dataclasses.replace(config, iterations=9), run.path, resume=True)
 
@@ -154,6 +168,20 @@ def test_training_that_is_stuck_at_chance_stops_and_names_the_radius(tmp_path, m
     assert "step_0000" in text and checkpoints.steps(tmp_path / "stuck")
     off = dataclasses.replace(stuck, guard=False)
     assert training.train(off, tmp_path / "off").step == 60
+
+
+def test_a_resumed_run_is_stopped_where_an_uninterrupted_one_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard.Guard.__init__, "__defaults__", (40, 10))
+    stuck = dataclasses.replace(IMAGES, method="sharp-both", alpha_up=1e4, alpha_low=1e3)
+    said = []
+    for name in ("whole", "cut"):
+        if name == "cut":
+            with pytest.raises(Stop):
+                training.train(stuck, tmp_path / name, progress=stop_at(35))
+        with pytest.raises(training.DivergedError) as raised:
+            training.train(stuck, tmp_path / name, resume=True)
+        said.append(str(raised.value).replace(name, ""))
+    assert said[0] == said[1] and "to 40" in said[0]
 
 
 def test_bfloat16_tells_its_error_and_trains_in_float32(tmp_path):

@@ -322,6 +322,14 @@ def test_bfloat16_passes_are_near_and_not_equal_and_keep_float32():
         float((low.gradient - full.gradient).norm() / full.gradient.norm()), rel=1e-5
     )
     assert not torch.is_autocast_enabled("cpu")
+    seen = []
+
+    def asked(*_):
+        seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+
+    asked.name = "asked"
+    Autocast(asked)(batch, theta, plan)
+    assert seen == [(True, torch.bfloat16)]
 
 
 @pytest.mark.parametrize(
