@@ -56,7 +56,8 @@ def evaluate(
             one-by-one (each query with the support set).
         shots: support examples a class; the run's own when left out.
         queries: query examples a class; the run's own when left out.
-        shift: change of the data's domain.
+        shift: change of the data's domain: rotate90, rotate180, rotate270 or invert of images; amplitude,
+            phase or frequency of sinusoids.
         label_noise: share of support labels that are wrong.
         all_pairs: differences of all pairs, not only from the first.
         audit: score with each norm, and the gaps between them.
@@ -132,7 +133,7 @@ def _write(path: Path | None, text: str) -> None:
 
 
 def _print_one(result: Evaluation) -> None:
-    from sharpmaml.evaluating.scores import shown
+    from sharpmaml.evaluating.scores import protocol, shown
 
     s = result.settings
     print(
@@ -140,7 +141,6 @@ def _print_one(result: Evaluation) -> None:
         f"(mean and 95 % interval over {s['episodes']} episodes)"
     )
     print(
-        f"{s['method']} step {s['step']}, weights {s['checkpoint']}; {s['data']} {s['split']} classes, "
-        f"{s['ways']}-way {s['shots']}-shot, {s['queries']} queries a class, {s['inner_steps']} steps "
-        f"of {s['inner_rate']}, episode seed {s['episode_seed']}; {s['norm']}"
+        f"{s['method']} step {s['step']}, weights {s['checkpoint']}, adapted by {s['inner_steps']} "
+        f"steps of {s['inner_rate']}; {protocol(result)}"
     )

@@ -6,14 +6,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.config import Dict, Toml
 
 from landscape import console
+from sharpmaml.cli_settings import Settings, as_config
 from sharpmaml.config import TrainConfig
 from sharpmaml.presets import preset as settings_of
+
+if TYPE_CHECKING:
+    from sharpmaml.runs import Run
 
 _EVERY = 0.1  # seconds between two changes of the progress bar
 
@@ -27,7 +31,7 @@ def train(
     config: Path | None = None,
     tensorboard: Annotated[bool, Parameter(negative="")] = False,
     quiet: Annotated[bool, Parameter(negative="")] = False,
-    settings: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008 - frozen
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # noqa: B008 - frozen
 ) -> None:
     """Train a few-shot learner and write checkpoints.
 
@@ -54,6 +58,7 @@ def train(
     board = TensorBoard(out / "tensorboard") if tensorboard else None
     ranks = join()
     quiet = quiet or not ranks.leads
+    settings = as_config(settings)
     if download:
         ranks.together(lambda: _download(settings, load_images) if ranks.leads else None)
     title = f"{settings.method} on {settings.data}"
@@ -81,12 +86,18 @@ def train(
             board.close()
         parallel.leave()
     if ranks.leads:
-        print(f"{run.step} iterations done; best checkpoint by validation: {run.checkpoint}")
+        print(f"{run.step} iterations done; {_best(run)}")
         print(f"last checkpoint: {run.locate('last')}")
 
 
 def _download(settings: TrainConfig, load_images: Any) -> None:
     load_images(settings.data, settings.data_root, download=True, **settings.data_options)
+
+
+def _best(run: Run) -> str:
+    if (run.path / "best.json").is_file():
+        return f"best checkpoint by validation: {run.checkpoint}"
+    return f"no best checkpoint, for no validation was made or finite; that of the run: {run.checkpoint}"
 
 
 def _say(line: str) -> None:

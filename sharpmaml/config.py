@@ -65,11 +65,14 @@ class TrainConfig:
     """Settings of a training run; the same settings and seed give the same numbers.
 
     Attributes:
-        method: one of `METHODS`; it says which of the two radii below are used, and what the settings
-            that are left out stand for.
-        data: ``strokes``, ``glyphs``, ``omniglot`` or ``sinusoid``.
+        method: ``maml``, ``fomaml``, ``sharp-low``, ``sharp-up``, ``sharp-both``, ``anil``, ``meta-sgd``,
+            ``maml++``, ``reptile`` or ``imaml``; it says which of the two radii are used, and what the
+            settings that are left out stand for.
+        data: ``strokes``, ``glyphs``, ``omniglot``, ``sinusoid``, ``miniimagenet``, ``cifarfs`` or
+            ``folder`` (any images).
         data_root: folder or file of the data set, where it needs one.
-        data_options: options of the data set, such as ``split="vinyals"`` for Omniglot.
+        data_options: options of the data set: ``split="vinyals"`` of Omniglot, ``image_size=42`` of
+            photographs; on the command line ``--data-options.image_size 42``.
         ways: classes in an episode (N-way); ignored by ``sinusoid``.
         shots: support examples of a class (K-shot).
         queries: query examples of a class.
@@ -78,7 +81,7 @@ class TrainConfig:
         inner_steps: adaptation steps in training.
         test_steps: adaptation steps in validation, test and analysis.
         inner_rate: learning rate of the adaptation, β_low.
-        meta_rate: learning rate of Adam in the outer loop, β_up.
+        meta_rate: learning rate of the meta-update, β_up.
         alpha_low: radius of the ascent in the inner loop, for ``sharp-low`` and ``sharp-both``.
         alpha_up: radius of the ascent in the meta-update, for ``sharp-up`` and ``sharp-both``.
         eps_grad: ``detach`` holds the inner ascent constant in the meta-gradient, ``through``
@@ -114,7 +117,7 @@ class TrainConfig:
         precision: ``same`` as ``dtype``, or ``bfloat16``: forward and backward passes by autocast, with
             parameters and sums as they are.
         patience: stop after so many validations without a better one; 0: never.
-        guard: stop a classifier that is stuck at chance, see `sharpmaml.trainer.guard.Guard`.
+        guard: stop a classifier that is stuck at chance, see docs/training.md.
         label_noise: share of the training support labels that are exchanged for a wrong one.
         model: ``auto`` (conv4 for images, mlp for sinusoids), ``conv4`` or ``mlp``.
         channels: channels of conv4 (32 when left out), or hidden width of mlp (40).

@@ -87,6 +87,25 @@ class _TestedElsewhere(Point):
         return HessianOperator(self.objective, self.theta)
 
 
+class _QueryLoss(FunctionObjective):
+    """A task's query loss around its adapted weights, which float64 can check."""
+
+    def __init__(self, objective: MetaObjective, index: int, end: Tensor) -> None:
+        super().__init__(_query(objective.tasks[index]), end, objective.space)
+        self._meta, self._index = objective, index
+
+    def double(self) -> FunctionObjective:
+        """The same loss in float64.
+
+        Raises:
+            ValueError: the tasks are plain functions.
+        """
+        made = self._meta.double()
+        return FunctionObjective(
+            _query(made.tasks[self._index]), self.theta.double(), self.space, self.settings
+        )
+
+
 def adapted(measure: Measure) -> Measure:
     """A measure of each task's query loss at its adapted weights, as its mean over tasks.
 
@@ -164,11 +183,11 @@ def adapted_points(point: Point) -> list[Point]:
         point.pay(shares.adaptation)
         share = point.share * shares.query / len(objective.tasks)
         found: list[Point] = []
-        for task in objective.tasks:
+        for i, task in enumerate(objective.tasks):
             with devices.exact_kernels():
                 end = adapt(task.support, point.theta, objective.inner).detach()
             kind = _TestedElsewhere if found else Point
-            query = FunctionObjective(_query(task), end, objective.space)
+            query = _QueryLoss(objective, i, end)
             found.append(kind(query, end, point.seed, ledger=point.ledger, share=share))
         return found
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,30 @@ from landscape.space import ParameterSpace
 from sharpmaml.checkpoint import Checkpoint
 from sharpmaml.data import Episode, make_source
 from sharpmaml.meta import Aux, Task
+
+
+class EpisodeStack(Sequence[Episode]):
+    """Episodes that lie in one, each of them cut out when it is asked for.
+
+    Args:
+        whole: all of them, the tasks as the first axis of every tensor.
+    """
+
+    def __init__(self, whole: Episode) -> None:
+        self.whole = whole
+
+    def __len__(self) -> int:
+        return len(self.whole.support_x)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> EpisodeStack: ...
+
+    def __getitem__(self, index: int | slice) -> Episode | EpisodeStack:
+        part = Episode(*(column[index] for column in _columns(self.whole)))
+        return EpisodeStack(part) if isinstance(index, slice) else part
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +59,7 @@ class NetworkTasks:
 
     model: nn.Module
     space: ParameterSpace
-    episodes: tuple[Episode, ...]
+    episodes: Sequence[Episode]
     kind: str
 
     @classmethod
@@ -44,13 +67,7 @@ class NetworkTasks:
         cls, model: nn.Module, space: ParameterSpace, whole: Episode, kind: str
     ) -> NetworkTasks:
         """From all episodes in one, the tasks as the first axis of every tensor."""
-        columns = (whole.support_x, whole.support_y, whole.query_x, whole.query_y)
-        episodes = tuple(Episode(*parts) for parts in zip(*columns, strict=True))
-        made = cls(model, space, episodes, kind)
-        object.__setattr__(
-            made, "_stack", whole
-        )  # frozen, and known already: `stacked` need not copy
-        return made
+        return cls(model, space, EpisodeStack(whole), kind)
 
     def output(self, theta: Tensor, x: Tensor) -> Tensor:
         """Predictions or logits for ``x (examples, ...)`` at ``theta (params,)``."""
@@ -96,10 +113,9 @@ class NetworkTasks:
         Raises:
             ValueError: the episodes differ in their numbers of examples.
         """
-        known: Episode | None = self.__dict__.get("_stack")
-        if known is not None:
-            return known
-        columns = zip(*(dataclasses.astuple(e) for e in self.episodes), strict=True)
+        if isinstance(self.episodes, EpisodeStack):
+            return self.episodes.whole
+        columns = zip(*map(_columns, self.episodes), strict=True)
         try:
             return Episode(*(torch.stack(column) for column in columns))
         except RuntimeError:
@@ -110,6 +126,10 @@ class NetworkTasks:
             lambda theta: self.support(theta, episode.support_x, episode.support_y),
             lambda theta: self.query(theta, episode.query_x, episode.query_y),
         )
+
+
+def _columns(episode: Episode) -> list[torch.Tensor]:
+    return [getattr(episode, field.name) for field in fields(episode)]
 
 
 def network_task(model: nn.Module, space: ParameterSpace, episode: Episode, kind: str) -> Task:

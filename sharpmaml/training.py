@@ -17,7 +17,6 @@ from sharpmaml import checkpoint as checkpoints
 from sharpmaml import models
 from sharpmaml.ascent import UpperAscent
 from sharpmaml.config import TrainConfig
-from sharpmaml.evaluation import score
 from sharpmaml.meta import MetaGradient
 from sharpmaml.plan import Executor, Plan, Tasks
 from sharpmaml.runs import FREE_TO_CHANGE, Run, default_folder
@@ -31,6 +30,7 @@ from sharpmaml.trainer.ranks import Ranks, join
 from sharpmaml.trainer.selection import Selection
 from sharpmaml.trainer.signals import interruptible, interruption
 from sharpmaml.trainer.stream import TaskStream, architecture, sources
+from sharpmaml.trainer.validation import validate as _validate
 
 __all__ = ["DivergedError", "Run", "train"]
 
@@ -161,9 +161,11 @@ class _Trainer:
             with devices.exact_kernels():
                 self.chosen = executor_of(self.config, sample, theta, plan, self.ranks, recorded)
             self.meta["executor"] = self.chosen.to_dict()
-            self._tell(str(self.chosen))
-            if self.chosen.precision is not None:
-                self._tell(str(self.chosen.precision))
+            for line in self.chosen.lines():
+                self._tell(line)
+        self.ranks.together(self._settle)
+
+    def _settle(self) -> None:
         if self.ranks.leads:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
@@ -290,20 +292,3 @@ def _record(step: int, result: MetaGradient, rate: float) -> dict[str, Any]:
             "meta_rate": rate,
         }
     )
-
-
-def _validate(
-    stream: TaskStream, learner: Learner, config: TrainConfig, ranks: Ranks
-) -> dict[str, Any]:
-    episodes = config.validation_episodes
-    first, count = ranks.share(episodes)
-    _, own = score(
-        lambda index: stream("val", first + index, 1).tasks()[0],
-        learner.theta,
-        learner.inner(),
-        count,
-    )
-    scores = torch.zeros(episodes, dtype=torch.float64)
-    scores[first : first + count] = torch.from_numpy(own)
-    metric = "accuracy" if stream.kind == "classification" else "mse"
-    return {"metric": metric, "mean": float(ranks.sum(scores).numpy().mean()), "episodes": episodes}

@@ -122,7 +122,7 @@ def _complete(
         if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
             raise DataError(
                 f"option {option} of {name} is {value!r}: "
-                f"give a {type(default).__name__}, like {default!r}"
+                f"expected {type(default).__name__}, such as {default!r}"
             )
     return {**known, **options}
 

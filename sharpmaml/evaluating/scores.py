@@ -60,6 +60,20 @@ class Evaluation:
         return {"metric": self.metric, "mean": self.mean, "ci95": self.ci95, **self.settings}
 
 
+def protocol(result: Evaluation) -> str:
+    """The episodes of a score in words, with everything that makes them harder than those of training."""
+    s = result.settings
+    if result.metric == "accuracy":
+        parts = [f"{s['data']} {s['split']} classes, {s['ways']}-way {s['shots']}-shot, "]
+        parts += [f"{s['queries']} queries a class"]
+    else:  # no classes, and no norm layers in the networks of regressions
+        parts = [f"{s['data']} {s['split']} tasks, {s['shots']}-shot, {s['queries']} queries"]
+    ends = [f", {s['episodes']} episodes of seed {s['episode_seed']}"]
+    ends += [f"; {s['norm']}"] if result.metric == "accuracy" else []
+    ends += [f"; {k.replace('_', ' ')} {s[k]}" for k in ("shift", "label_noise") if k in s]
+    return "".join([*parts, *ends])
+
+
 def shown(value: float, half: float, metric: str) -> str:
     """A mean and its half width for people: accuracies in percent.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from landscape.plot.table import Cell, Table, latex_escape
 from sharpmaml.evaluating.gaps import Gap, by_chance, corrected, gap
-from sharpmaml.evaluating.scores import Evaluation, shown
+from sharpmaml.evaluating.scores import Evaluation, protocol, shown
 from sharpmaml.evaluating.seeds import OverSeeds, over_seeds, seed_gaps
 
 _WIDTH = 140
@@ -88,13 +88,7 @@ class Standings:
     @property
     def protocol(self) -> str:
         """What all scores have in common, in words."""
-        s = self.evaluations[0].settings
-        title = (
-            f"{s['data']} {s['split']} classes, {s['ways']}-way {s['shots']}-shot, {s['queries']} queries a class, "
-            f"{s['episodes']} episodes of seed {s['episode_seed']}; {s['norm']}"
-        )
-        noted = [f"{k} {s[k]}" for k in ("shift", "label_noise") if k in s]
-        return "; ".join([title, *noted])
+        return protocol(self.evaluations[0])
 
     def table(self) -> str:
         """Aligned text with everything a reader must know."""

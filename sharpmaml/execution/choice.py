@@ -163,13 +163,14 @@ def _tried(
         one_pass: Callable[[], object] = partial(made(name, at_once), sample, theta, plan)
         taken = memory.peak_bytes(one_pass, theta.device)
         seconds = min(_seconds(one_pass, theta.device) for _ in range(_REPEATS))
+        return Candidate(name, at_once, seconds, taken)
     except (RuntimeError, MemoryError) as error:
         if not _out_of_memory(error):
             raise
-        if theta.is_cuda:
-            torch.cuda.empty_cache()
-        return Candidate(name, at_once, why="out of memory")
-    return Candidate(name, at_once, seconds, taken)
+    # Not while the error is handled: it holds the frames of the pass, and they hold its tensors.
+    if theta.is_cuda:
+        torch.cuda.empty_cache()
+    return Candidate(name, at_once, why="out of memory")
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

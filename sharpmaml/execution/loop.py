@@ -31,6 +31,8 @@ class Loop:
 
 def mean_of(results: list[Pass]) -> Pass:
     """One pass of several over different tasks, each of as many as it has losses."""
+    if len(results) == 1:
+        return results[0]
     counts = [len(result.losses) for result in results]
     total = sum(counts)
 
@@ -82,11 +84,12 @@ def _unrolled(task: Task, theta: Tensor, plan: Plan, ascents: Tensor | None) -> 
     walked = path(task.support, point, inner, kept, _slope)
     loss, aux = task.query(walked.points[-1])
     total = loss
-    if plan.weights is not None:
+    if plan.weights:
         total = plan.weights[-1] * loss
         for weight, place in zip(plan.weights[:-1], walked.points[1:-1], strict=True):
             total = total + weight * task.query(place)[0]
-    gradient, *others = torch.autograd.grad(total, wanted)
+    # Without steps nothing depends on the rates, of which there are none: an empty gradient all the same.
+    gradient, *others = torch.autograd.grad(total, wanted, materialize_grads=True)
     return _passed(gradient, loss, aux, others[0] if others else None, walked.ascents, plan)
 
 

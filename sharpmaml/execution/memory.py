@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharpmaml.execution.batches import NetworkBatch
 from sharpmaml.execution.named import made
-from sharpmaml.plan import Plan
+from sharpmaml.execution.stacked import Stacked
+from sharpmaml.plan import Executor, Plan
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -95,25 +96,45 @@ def estimate(
         theta: the initialization, ``(params,)``.
         plan: what a pass computes.
         executor_name: as `sharpmaml.execution.named.MAKERS` lists them; ``"compile"`` counts as ``"vmap"``.
-        tasks_at_once: as the executor is told; 0: all.
+        tasks_at_once: as the executor is told; 0: all, or what the executor finds best.
         tasks: tasks of the meta-batch.
 
     Raises:
         ValueError: an executor that is unknown or does not take these tasks.
     """
-    executor = made("vmap" if executor_name == "compile" else executor_name, 1)
-    one = first_of(sample, 1)
+    executor = made("vmap" if executor_name == "compile" else executor_name, tasks_at_once)
     steps = plan.inner.steps
+    if isinstance(executor, Stacked):
+        together = min(executor.together(sample), tasks)
+        chunk = _stacked(executor.room(plan, theta.device), sample, theta, plan, together)
+    else:
+        together = 1 if executor_name == "loop" else min(tasks_at_once or tasks, tasks)
+        chunk = together * _of_one(made(executor.name, 1), sample, theta, plan)
+    vectors = 1 + steps * plan.learns_rates  # of every chunk, until all are averaged
+    kept = vectors * math.ceil(tasks / together) + steps * plan.keeps_ascents * tasks
+    return chunk + kept * theta.numel() * theta.element_size()
+
+
+def _of_one(executor: Executor, sample: NetworkBatch, theta: Tensor, plan: Plan) -> int:
+    one, steps = first_of(sample, 1), plan.inner.steps
+    if theta.is_cuda:
+        executor(
+            one, theta, with_steps(plan, min(steps, 1))
+        )  # the workspace of its libraries stays
     seen = [
         peak_bytes(partial(executor, one, theta, with_steps(plan, k)), theta.device)
         for k in range(min(steps, 1), min(steps, 2) + 1)
     ]
     step = seen[-1] - seen[-2] if len(seen) > 1 else 0
-    each = seen[-1] + max(step, 0) * max(steps - 2, 0)
-    together = 1 if executor_name == "loop" else min(tasks_at_once or tasks, tasks)
-    vectors = 1 + steps * plan.learns_rates  # of every chunk, until all are averaged
-    kept = vectors * math.ceil(tasks / together) + steps * plan.keeps_ascents * tasks
-    return each * together + kept * theta.numel() * theta.element_size()
+    return seen[-1] + max(step, 0) * max(steps - 2, 0)
+
+
+def _stacked(room: int, sample: NetworkBatch, theta: Tensor, plan: Plan, together: int) -> int:
+    """A chunk of tasks that keeps its passes while they fit into ``room``."""
+    kept = together * _of_one(Stacked(1), sample, theta, plan)
+    if kept <= room:
+        return kept
+    return min(kept, room + together * _of_one(Stacked(1, 0), sample, theta, plan))
 
 
 def first_of(sample: NetworkBatch, count: int) -> NetworkBatch:

@@ -26,6 +26,7 @@ from sharpmaml.stacked import StackedNetwork, Tape
 _ACTIVATIONS = 4_000_000  # entries of the widest layer computed at a time on a CPU
 _ACTIVATIONS_GPU = 200_000_000
 _HELD_BYTES = 2**28
+_HELD_SHARE_GPU = 4  # a quarter of its memory
 
 
 class Stacked:
@@ -36,7 +37,7 @@ class Stacked:
 
     Args:
         tasks_at_once: tasks of a chunk; 0: by the size of their activations.
-        held_bytes: memory for the passes of all steps of a chunk.
+        held_bytes: memory for the passes of all steps of a chunk; by the device when left out.
 
     Raises:
         ValueError: a negative number of tasks.
@@ -44,7 +45,7 @@ class Stacked:
 
     name = "stacked"
 
-    def __init__(self, tasks_at_once: int = 0, held_bytes: int = _HELD_BYTES) -> None:
+    def __init__(self, tasks_at_once: int = 0, held_bytes: int | None = None) -> None:
         self.tasks_at_once = check_at_once(tasks_at_once)
         self._held_bytes = held_bytes
         self._last: tuple[tuple[nn.Module, ParameterSpace, str], StackedNetwork] | None = None
@@ -69,21 +70,20 @@ class Stacked:
         """
         known, network = self._network(batch)
         columns, inner = columns_of(known), plan.inner
-        count = len(columns[0])
-        # A first-order pass never goes back over a step.
-        budget = 0 if inner.first_order or plan.estimator == "reptile" else self._held_bytes
+        budget = self.room(plan, theta.device)
         at, results = theta.detach(), []
         # Inference mode takes a fifth off small networks; the Jacobian of the ascent rule cannot run in it.
         through = inner.lower > 0 and inner.eps_grad == "through"
         with torch.no_grad() if through else torch.inference_mode():
-            for part in chunks(count, self._at_once(network, columns)):
-                whole = part.stop - part.start == count
-                rows = StackedRows(
-                    network, known, columns if whole else taken(columns, part), budget
-                )
+            for part in chunks(len(columns[0]), self.together(known)):
                 given = None if ascents is None else ascents[part]
-                results.append(chain.passed(rows, at, plan, given))
-            found = results[0] if len(results) == 1 else mean_of(results)
+                # No name for the rows: the next ones would be made while these are in memory.
+                results.append(
+                    chain.passed(
+                        StackedRows(network, known, taken(columns, part), budget), at, plan, given
+                    )
+                )
+            found = mean_of(results)
         return found if through else _ordinary(found)
 
     def _network(self, batch: Tasks) -> tuple[NetworkBatch, StackedNetwork]:
@@ -94,12 +94,23 @@ class Stacked:
             self._last = key, StackedNetwork(*key)
         return known, self._last[1]
 
-    def _at_once(self, network: StackedNetwork, columns: Columns) -> int:
+    def together(self, network: NetworkBatch) -> int:
+        """Tasks of a chunk; they may be more than there are."""
         if self.tasks_at_once:
             return self.tasks_at_once
-        limit = _ACTIVATIONS if columns[0].device.type == "cpu" else _ACTIVATIONS_GPU
-        widest = max(network.activations(columns[0][0]), network.activations(columns[2][0]))
-        return max(1, limit // widest)
+        one, layers = network.episodes[0], self._network(network)[1]
+        limit = _ACTIVATIONS_GPU if one.support_x.is_cuda else _ACTIVATIONS
+        return max(1, limit // max(map(layers.activations, (one.support_x, one.query_x))))
+
+    def room(self, plan: Plan, device: torch.device) -> int:
+        """Bytes for the passes of all steps of a chunk."""
+        if plan.inner.first_order or plan.estimator == "reptile":
+            return 0  # such a pass never goes back over a step
+        if self._held_bytes is not None:
+            return self._held_bytes
+        if device.type == "cuda":
+            return int(torch.cuda.get_device_properties(device).total_memory) // _HELD_SHARE_GPU
+        return _HELD_BYTES
 
 
 class StackedRows:

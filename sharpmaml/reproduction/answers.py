@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from landscape.plot.table import Cell
 from landscape.sharpness.verdicts import FLATTER, SHARPER
 from sharpmaml.reproduction.protocols import Experiment
-from sharpmaml.reproduction.relation import PRIMARY
+from sharpmaml.reproduction.relation import PRIMARY, Relation
 from sharpmaml.reproduction.results import Findings
 from sharpmaml.reproduction.statistics import THESE_RUNS, UNDECIDED
 from sharpmaml.reproduction.tables import label, short
@@ -88,8 +88,11 @@ def _counted(words: Sequence[str]) -> str:
     flatter, sharper = (sum(w.startswith(kind) for w in words) for kind in (FLATTER, SHARPER))
     if not flatter + sharper:
         return f"cannot be told from it by any of {len(words)} measures"
-    runs = THESE_RUNS * all(w.endswith(THESE_RUNS) for w in words if w != UNDECIDED)
-    return f"flatter by {flatter} and sharper by {sharper} of {len(words)} measures{runs}"
+    weak = sum(w.endswith(THESE_RUNS) for w in words)
+    told = f"flatter by {flatter} and sharper by {sharper} of {len(words)} measures"
+    if not weak:
+        return told
+    return told + (f", {weak} of them" if weak < flatter + sharper else "") + THESE_RUNS
 
 
 def _relation(findings: Findings, experiment: Experiment) -> str:
@@ -118,9 +121,25 @@ def _relation(findings: Findings, experiment: Experiment) -> str:
             UNDECIDED: "cannot tell",
         }[p.verdict]
         told.append(
-            f"over {p.tasks} tasks within runs: {word} (ρ = {_signed(p.value)} [{_signed(p.low)}, {_signed(p.high)}])"
+            f"over {p.tasks} tasks within runs: {word} (λ max at adapted weights and score: ρ = {_signed(p.value)} "
+            f"[{_signed(p.low)}, {_signed(p.high)}]{_other_measures(found.values(), p.verdict)})"
         )
     return f"{experiment.title}: {', and '.join(told) or 'nothing was measured'}"
+
+
+def _other_measures(found: Iterable[Relation], verdict: str) -> str:
+    """Whether other measures over the same tasks say the opposite, or what λ max does not."""
+    told = {
+        r.name.removeprefix("adapted_"): r.tasks
+        for r in found
+        if r.tasks is not None
+        and r.name not in PRIMARY
+        and r.tasks.verdict not in (verdict, UNDECIDED)
+    }
+    if not told:
+        return ""
+    listed = ", ".join(f"{name} {_signed(pooled.value)}" for name, pooled in told.items())
+    return f"; by others: {listed}"
 
 
 def _signed(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +15,18 @@ from landscape import plot
 from landscape.plot import style
 from landscape.plot.chrome import TITLE_HEIGHT, dress, safe
 from landscape.plot.frames import PLAIN
-from landscape.plot.grid import arrange, axis_key
+from landscape.plot.grid import PHONE, TABLET, arrange, axis_key
 from landscape.store import load
 from sharpmaml.reproduction.protocols import Experiment
 from sharpmaml.reproduction.relation import Relation
 from sharpmaml.reproduction.results import Findings
 from sharpmaml.reproduction.statistics import Mean
-from sharpmaml.reproduction.tables import label, metric_words, short
+from sharpmaml.reproduction.tables import label, metric_words
 
 _MARKS = ("circle", "x", "square", "diamond", "triangle-up", "cross")
-_LEGEND_ROOM = 40
+_LEGEND_BELOW = 52  # pixels under the panels: their ticks and titles
+_LEGEND_ROW = 24
+_TICKS = 5  # in a narrow panel
 _SCATTERED = ("lambda_max", "trace", "sam", "adapted_lambda_max")
 
 
@@ -44,15 +47,17 @@ def gains(findings: Findings, experiments: Sequence[Experiment]) -> go.Figure | 
         figure.layout[axis_key("xaxis", i)].zerolinecolor = style.INK
         figure.layout[axis_key("yaxis", i)] = {
             **PLAIN, "anchor": axis_key("x", i), "range": [len(others) - 0.5, -0.5], "showgrid": False,
-            "tickvals": list(range(len(others))), "ticktext": [safe(short(m)) for m in others], "automargin": True,
+            "tickvals": list(range(len(others))), "ticktext": [safe(label(m)) for m in others], "automargin": True,
         }  # fmt: skip
     if not figure.data:
         return None
     note = (
         "thick: 95 % interval over episodes, paired · thin: 95 % interval over seeds, where there are several · "
-        "a method that helps lies to the right for accuracy, to the left for errors"
+        "a method that helps lies to the right of 0 for accuracy, to the left for errors"
     )
-    return _finished(figure, titles, "Against the first method, on unseen classes", note)
+    return _finished(
+        figure, titles, f"Against {label(findings.base)}, on {_unseen(findings)}", note
+    )
 
 
 def curves(findings: Findings, experiments: Sequence[Experiment]) -> list[go.Figure]:
@@ -76,7 +81,8 @@ def surfaces(findings: Findings, experiment: Experiment) -> list[go.Figure]:
         for run in findings.of(experiment, method):
             for kind, file in run.surfaces.items():
                 found[kind].append(load(file).assign_attrs(label=label(method)))
-    group = f"{experiment.title}, training tasks"
+    tasks = findings.plan.stages[experiment.key].depth.ledger_tasks
+    group = f"{experiment.title}, {tasks} training tasks"
     figures = []
     if found["surface"]:
         # Four scenes are what a browser draws; FOMAML is left to the contours.
@@ -112,11 +118,13 @@ def scatter(findings: Findings, experiment: Experiment) -> go.Figure | None:
                 )
             )
         titles.append(_measure(relation))
-        _axes(figure, i, "sharpness", metric_words(findings, experiment) if i == 0 else "")
+        _axes(figure, i, "sharpness", _score_words(findings, experiment) if i == 0 else "")
         if min(relation.sharpness) > 0:
             _log(figure, i, relation.sharpness)
     note = f"{experiment.title} · a point is a run (a method and a seed)"
-    return _finished(figure, titles, "Sharpness and score on unseen classes", note, legend=True)
+    return _finished(
+        figure, titles, f"Sharpness and score on {_unseen(findings)}", note, legend=True
+    )
 
 
 def sixths(findings: Findings, experiment: Experiment) -> go.Figure | None:
@@ -144,14 +152,16 @@ def sixths(findings: Findings, experiment: Experiment) -> go.Figure | None:
                 )
             )
         titles.append(_measure(relation))
-        _axes(figure, i, "sixth of the tasks", metric_words(findings, experiment) if i == 0 else "")
+        _axes(figure, i, "sixth of the tasks", _score_words(findings, experiment) if i == 0 else "")
+        if i:
+            figure.layout[axis_key("yaxis", i)].matches = "y"  # one scale
         figure.layout[axis_key("xaxis", i)].update(
             tickvals=[1, 6], ticktext=["flattest", "sharpest"], range=[0.5, 6.5]
         )
     tasks = found[0].tasks.tasks if found[0].tasks else 0
     note = (
-        f"{experiment.title} · {tasks} tasks of unseen classes, sorted by their adapted sharpness within each run · "
-        "means over seeds"
+        f"{experiment.title} · {tasks} {_test_tasks(findings)}, sorted by their adapted sharpness within each run "
+        "· means over seeds"
     )
     return _finished(figure, titles, "Are flatter tasks scored better?", note, legend=True)
 
@@ -169,14 +179,16 @@ def _noise(findings: Findings, experiments: Sequence[Experiment], kind: str) -> 
         for j, method in enumerate(findings.plan.methods):
             points = [(0.0, findings.score(e, method, findings.headline(e)))]
             points += [(c.label_noise, findings.under(e, method, c)) for c in conditions]
-            known = [(100 * x, m) for x, m in points if m is not None]
+            beside = 0.4 * (j - (len(findings.plan.methods) - 1) / 2)  # bars do not overlap
+            known = [(100 * x + beside, m) for x, m in points if m is not None]
             figure.add_trace(_line(known, scale, method, j, i))
         titles.append(e.title)
-        _axes(figure, i, "wrong support labels, %", metric_words(findings, e) if i == 0 else "")
+        _axes(figure, i, "wrong support labels, %", _score_words(findings, e) if i == 0 else "")
     if not titles:
         return None
     note = (
-        "support labels exchanged at test · bars: 95 % intervals over episodes · means over seeds"
+        "support labels exchanged at test, side by side · bars: 95 % intervals over episodes, not paired · "
+        f"{_count(findings, experiments)} · means over seeds"
     )
     return _finished(figure, titles, "Label noise at test", note, legend=True)
 
@@ -210,7 +222,10 @@ def _shifts(findings: Findings, experiments: Sequence[Experiment], kind: str) ->
         figure.layout[axis_key("yaxis", i)].update(zeroline=True, zerolinecolor=style.INK)
     if not titles:
         return None
-    note = "tested as trained · paired by episode · bars: 95 % intervals over episodes · means over seeds"
+    note = (
+        "tested as trained · paired by episode · bars: 95 % intervals over episodes · "
+        f"{_count(findings, experiments)} · means over seeds"
+    )
     return _finished(figure, titles, f"On {kind}", note, legend=True)
 
 
@@ -290,8 +305,13 @@ def _log(figure: go.Figure, i: int, values: Sequence[float]) -> None:
     low, high = math.log10(min(values)), math.log10(max(values))
     pad = max(0.06 * (high - low), 0.02)
     ticks, words = style.log_ticks(low - pad, high + pad)
+    thin = math.ceil(len(words) / _TICKS)
     figure.layout[axis_key("xaxis", i)].update(
-        type="log", range=[low - pad, high + pad], tickvals=[10.0**t for t in ticks], ticktext=words
+        type="log",
+        range=[low - pad, high + pad],
+        tickangle=0,
+        tickvals=[10.0**t for t in ticks][::thin],
+        ticktext=words[::thin],
     )
 
 
@@ -307,12 +327,44 @@ def _finished(
     arrange(figure, list(titles), kind="axis", title_height=TITLE_HEIGHT)
     figure.layout.showlegend = legend
     if legend:
-        figure.layout.legend = {
-            "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom",
-        }  # fmt: skip
-        figure.layout.height += _LEGEND_ROOM
-        figure.layout.margin.b += _LEGEND_ROOM
-        for arrangement in figure.layout.meta["arrangements"]:
-            arrangement["layout"]["height"] += _LEGEND_ROOM
-            arrangement["layout"]["margin.b"] += _LEGEND_ROOM
+        _legend_below(figure)
     return figure
+
+
+def _legend_below(figure: go.Figure) -> None:
+    """A legend right under the panels, with the rows that it takes on a narrow screen."""
+    names = [trace.name for trace in figure.data if trace.showlegend]
+    length = sum(50 + 7.5 * len(name) for name in names)
+    figure.layout.legend = {"orientation": "h", "x": 0, "yref": "paper", "yanchor": "top"}
+    meta = copy.deepcopy(figure.layout.meta)  # arrangements of few panels are one object
+    for arrangement in meta["arrangements"]:
+        changes = arrangement["layout"] = dict(arrangement["layout"])
+        rows = math.ceil(length / {PHONE: 300, TABLET: 560}.get(arrangement["below"], 1000))
+        inner = changes["height"] - changes["margin.t"] - changes["margin.b"]
+        changes["legend.y"] = -_LEGEND_BELOW / inner
+        changes["height"] += _LEGEND_BELOW + _LEGEND_ROW * rows - changes["margin.b"]
+        changes["margin.b"] = _LEGEND_BELOW + _LEGEND_ROW * rows
+    figure.layout.meta = meta
+    figure.layout.height, figure.layout.margin.b = changes["height"], changes["margin.b"]
+    figure.layout.legend.y = changes["legend.y"]
+
+
+def _score_words(findings: Findings, experiment: Experiment) -> str:
+    words = metric_words(findings, experiment)
+    return f"{words}, %" if findings.scale(experiment) == 100 else words.replace(" (", "<br>(")
+
+
+def _unseen(findings: Findings) -> str:
+    """What the test tasks are of."""
+    images = any(findings.scale(e) == 100 for e in findings.protocol.experiments)
+    return "unseen classes" if images else "unseen tasks"
+
+
+def _test_tasks(findings: Findings) -> str:
+    words = _unseen(findings)
+    return words if words.endswith("tasks") else f"tasks of {words}"
+
+
+def _count(findings: Findings, experiments: Sequence[Experiment]) -> str:
+    counts = {findings.plan.stages[e.key].depth.condition_episodes for e in experiments}
+    return f"{' or '.join(map(str, sorted(counts)))} episodes a condition"

@@ -64,6 +64,9 @@ def _start_worker(reports: Any, halt: Any) -> None:
 
 
 def _in_worker(work: Work) -> RunResult:
+    if _halt.is_set():  # the pool hands a worker its next run early
+        raise KeyboardInterrupt
+
     def tell(done: int, total: int, what: str) -> None:
         if _halt.is_set():
             raise KeyboardInterrupt

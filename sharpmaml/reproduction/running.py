@@ -122,7 +122,7 @@ def reproduce(
         board("page", 0, 1, "drawing")
         findings = Findings(found, plan, tuple(runs))
         page = write_all(
-            place, findings, _again(name, place, plan, executor, needs_root=data_root is not None)
+            place, findings, _again(found, place, plan, executor, needs_root=data_root is not None)
         )
         board("page", 1, 1, "drawn")
     return Reproduction(page, plan, findings, time.monotonic() - began)
@@ -180,9 +180,14 @@ def _told(plan: Plan) -> str:
     )
 
 
-def _again(name: str, out: Path, plan: Plan, executor: str, *, needs_root: bool) -> list[str]:
+def _again(
+    protocol: Protocol, out: Path, plan: Plan, executor: str, *, needs_root: bool
+) -> list[str]:
     """The command that goes on to the whole protocol, and the one of the published size where it is another."""
-    words = f"sharpmaml reproduce {name} --seeds {plan.seeds}"
+    words = f"sharpmaml reproduce {protocol.name} --seeds {plan.seeds}"
+    keys = [e.key for e in protocol.experiments]
+    if keys != [e.key for e in protocol_of(protocol.name).experiments]:
+        words += f" --experiments {' '.join(keys)}"
     if plan.alpha is not None:
         words += f" --alpha {plan.alpha:g}"
     if executor != "auto":

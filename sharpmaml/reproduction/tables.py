@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from landscape.plot.table import Cell, Table
 from landscape.sharpness.verdicts import NEITHER, UNDECIDED, percent
 from sharpmaml.checkpoint import LABELS
 from sharpmaml.reproduction.ledger import Change, Entry
-from sharpmaml.reproduction.measuring import RunResult, named
+from sharpmaml.reproduction.measuring import named
 from sharpmaml.reproduction.protocols import Experiment, Published
 from sharpmaml.reproduction.relation import Relation
 from sharpmaml.reproduction.results import Findings
 from sharpmaml.reproduction.statistics import THESE_RUNS, Mean
 
 _CHANGE_SHOWN_UP_TO = 10.0
+BETWEEN_TASKS = ("coherence", "gradient_inner_product")
 
 
 def label(method: str) -> str:
@@ -35,6 +37,7 @@ def scores(findings: Findings, experiment: Experiment) -> Table:
     names = [(train, "training classes" if scale == 100 else "training tasks")]
     names += [(named("test", s), f"unseen, {s} step{'s' * (s != 1)}") for s in e.steps]
     numbers_published = findings.complete and bool(e.published)
+    sources = list(dict.fromkeys(p.source for ps in e.published.values() for p in ps))
     columns = [
         "",
         *(title + unit for _, title in names),
@@ -55,7 +58,7 @@ def scores(findings: Findings, experiment: Experiment) -> Table:
             "–" if gain is None else gain.verdict + "*" * gain.holm,
         ]
         if numbers_published:
-            row.append(_published(e.published.get(method, ())))
+            row.append(_published(e.published.get(method, ()), sources))
         rows.append(row)
     if numbers_published:
         columns.append("published, %")
@@ -74,7 +77,7 @@ def scores(findings: Findings, experiment: Experiment) -> Table:
         f"{e.title}: {metric_words(findings, e)}",
         columns,
         rows,
-        caption + why_no_published(findings, e),
+        caption + _listed(sources) * numbers_published + why_no_published(findings, e),
     )
 
 
@@ -103,32 +106,41 @@ def metric_words(findings: Findings, experiment: Experiment) -> str:
 
 def ledger(findings: Findings, experiment: Experiment) -> Table:
     """Every measure of every method against the first."""
-    others = findings.others
+    others, entries = findings.others, findings.ledgers[experiment.key]
+    seeds = {c.seeds for entry in entries for c in entry.changes.values()}
+    most = max(seeds, default=1)
     rows: list[list[Cell | str]] = []
-    for entry in findings.ledgers[experiment.key]:
+    for entry in entries:
         rows.append(
             [
                 entry.name.removeprefix("adapted_").replace("_", " "),
-                "adapted weights" if _of_tasks(entry) else "initialization",
+                _place(entry),
                 Cell(entry.base, note=entry.doubt, flag=bool(entry.doubt)),
-                *(_changed(entry, entry.changes.get(m)) for m in others),
+                *(_changed(entry, entry.changes.get(m), most) for m in others),
                 Cell(round(entry.cost, 1)),
             ]
         )
     depth = findings.plan.stages[experiment.key].depth
-    most = findings.plan.seeds
+    unseen = "unseen classes" if findings.scale(experiment) == 100 else "unseen tasks"
     return Table(
         f"{experiment.title}: sharpness ledger",
         ["measure", "at", label(findings.base), *(short(m) for m in others), "cost, FB"],
         rows,
-        f"At the initialization: of the plain MAML meta loss over {depth.ledger_tasks} training tasks. At adapted "
-        f"weights: of each task’s query loss after its own adaptation, mean over {depth.adapted_tasks} tasks of unseen "
-        f"classes. All methods on the same tasks and draws; changes from {label(findings.base)} are paired, means "
-        f"over up to {most} seed{'s' * (most != 1)}, with their 95 % interval over tasks and draws. “Flatter” "
-        "and “sharper” need the intervals over tasks and over seeds to leave out 0; †: that over tasks alone does; no "
-        "word: cannot tell. *: it also stands after Holm’s correction for the whole ledger. Cost: in gradients of "
-        "the meta loss over the same tasks, on its own.",
-    )
+        f"Start: of the plain MAML meta loss at the initialization, over {depth.ledger_tasks} training tasks. "
+        "Adapted: of each task’s query loss after its own adaptation, mean over "
+        f"{depth.adapted_tasks} tasks ({unseen}). Tasks: of the gradients of these same tasks at the initialization. "
+        f"All methods on the same tasks and draws; changes from {label(findings.base)} are paired, in percent, means "
+        f"over {_seeds(seeds)}, with 95 % intervals over tasks and draws; where a share says nothing, the value, "
+        "after “=”. “Flatter” and “sharper” need the intervals over tasks and over seeds to leave out 0; †: that over "
+        "tasks alone does, or there is one seed; no word: cannot tell. *: it also stands after Holm’s correction for "
+        "the whole ledger. Cost: of the measure on its own, in gradients (FB) of the meta loss over the same tasks.",
+    )  # fmt: skip
+
+
+def _seeds(counts: set[int]) -> str:
+    most = max(counts, default=1)
+    told = f"{most} seed{'s' * (most != 1)}"
+    return told + " (¹: of seed 0 alone)" * (len(counts) > 1)
 
 
 def conditions(findings: Findings, experiment: Experiment) -> Table | None:
@@ -184,45 +196,50 @@ def relations(findings: Findings, experiment: Experiment) -> Table:
 def costs(findings: Findings, experiment: Experiment) -> Table:
     """What a meta-update took."""
     found = {m: findings.of(experiment, m) for m in findings.plan.methods}
-    unit = _typical(found[findings.base]) if found[findings.base] else math.nan
+    unit = _mean([r.fastest_seconds for r in found[findings.base]])
     rows: list[list[Cell | str]] = []
     for method, runs in found.items():
         if not runs:
             continue
         config = experiment.config(method, size=findings.plan.size)
-        seconds = _typical(runs)
+        fastest = _mean([r.fastest_seconds for r in runs])
         rows.append(
             [
                 label(method),
                 Cell(2 if config.upper else 1),
                 Cell((2 if config.lower else 1) * config.inner_steps),
                 "no" if method == "fomaml" else "yes",
-                Cell(float(f"{1000 * seconds:.4g}")),
-                Cell(float(f"{seconds / unit:.3g}")),
-                Cell(float(f"{sum(r.total_seconds for r in runs) / 60:.3g}")),
-                Cell(sum(r.updates for r in runs)),
+                _rounded(1000 * _mean([r.update_seconds for r in runs]), 4),
+                _rounded(1000 * fastest, 4),
+                _rounded(fastest / unit, 3),
+                _rounded(sum(r.total_seconds for r in runs) / 60, 3),
             ]
         )
     return Table(
         f"{experiment.title}: cost of training",
         [
-            "", "meta-gradients", "inner gradients a task", "second order", "ms a meta-update", "in MAML units",
-            "minutes, all seeds", "meta-updates, all seeds",
+            "", "meta-gradients", "inner gradients", "second order", "ms an update", "fastest, ms", "in MAML’s",
+            "minutes in all",
         ],
         rows,
-        "Measured in these runs: the median of a meta-update, mean over seeds. Runs were made one after another on one "
-        "machine, not interleaved: a few percent are noise.",
+        "Of one meta-update, as measured in these runs: the median and the fastest hundredth, means over seeds; inner "
+        "gradients are of each task. Runs were made one after another, not interleaved, so that other work on the "
+        "machine moves the median; the ratio to MAML is of the fastest. Minutes: of training, all seeds.",
     )  # fmt: skip
 
 
-def _typical(runs: list[RunResult]) -> float:
-    return sum(r.update_seconds for r in runs) / len(runs)
+def _mean(seconds: Sequence[float]) -> float:
+    return sum(seconds) / len(seconds) if seconds else math.nan
+
+
+def _rounded(value: float, digits: int) -> Cell:
+    return Cell(None if math.isnan(value) else float(f"{value:.{digits}g}"))
 
 
 def _relation(r: Relation) -> list[Cell | str]:
     return [
         r.name.removeprefix("adapted_").replace("_", " "),
-        "adapted weights" if r.place == "adapted" else "initialization",
+        "adapted" if r.place == "adapted" else "start",
         _rho(r.test.spearman, r.test.low, r.test.high),
         _probability(r.test.p),
         Cell(None if math.isnan(r.test.kendall) else round(r.test.kendall, 2)),
@@ -243,22 +260,25 @@ def _probability(p: float) -> Cell:
     return Cell(None if math.isnan(p) else float(f"{p:.2g}"))
 
 
-def _of_tasks(entry: Entry) -> bool:
-    return entry.name.startswith("adapted_")
+def _place(entry: Entry) -> str:
+    if entry.name.startswith("adapted_"):
+        return "adapted"
+    return "tasks" if entry.name in BETWEEN_TASKS else "start"
 
 
-def _changed(entry: Entry, change: Change | None) -> str:
-    """``"−35 % [−50, −20] flatter*"``, and plain values where a share says nothing."""
+def _changed(entry: Entry, change: Change | None, most: int) -> str:
+    """``"−35 [−50, −20] flatter*"``, in percent, and plain values where a share says nothing."""
     if change is None or not math.isfinite(change.value):
         return "–"
     word = "" if change.verdict in (UNDECIDED, NEITHER) else " " + change.verdict
     word = word.replace(THESE_RUNS, "†") + "*" * (change.holm and bool(word))
     share = change.mean.value / abs(entry.base) if entry.base else math.inf
     half = change.mean.episodes / abs(entry.base) if entry.base else math.nan
-    one = " (1 seed)" if change.seeds == 1 else ""
+    one = " ¹" * (change.seeds < most)
     if math.isfinite(half) and abs(share) < _CHANGE_SHOWN_UP_TO and entry.base > 0:
-        return f"{percent((share, share - half, share + half))}{word}{one}"
-    return f"{Cell(change.value)}{word}{one}"
+        told = percent((share, share - half, share + half)).replace(" %", "")
+        return f"{told}{word}{one}"
+    return f"= {Cell(change.value)}{word}{one}"
 
 
 def _interval(mean: Mean | None, scale: float) -> Cell:
@@ -274,12 +294,16 @@ def _half(mean: Mean | None, scale: float) -> Cell:
     return Cell(float(f"{scale * mean.seeds:.2g}"))
 
 
-def _published(found: tuple[Published, ...]) -> str:
+def _listed(sources: Sequence[str]) -> str:
+    return "Published: " + "; ".join(f"[{i}] {s}" for i, s in enumerate(sources, 1)) + ". "
+
+
+def _published(found: tuple[Published, ...], sources: Sequence[str]) -> str:
     return (
         "; ".join(
             f"{p.value:.2f}".rstrip("0").rstrip(".")
             + (f" ± {p.ci95:g}" if p.ci95 is not None else "")
-            + f" ({p.source})"
+            + f" [{sources.index(p.source) + 1}]"
             for p in found
         )
         or "–"

@@ -51,11 +51,12 @@ def write_all(out: Path, findings: Findings, commands: Sequence[str]) -> Path:
             tables=_score_tables(findings),
         ),
         *(_section(findings, e) for e in shown),
+        Section("How to go on", tables=[_next_steps(findings, commands)]),
     ]
     return write_page(
         out / "index.html",
         title(findings),
-        "\n\n".join([*answers(findings), _next_words(findings, commands)]),
+        "\n\n".join(answers(findings)),
         sections,
         _settings(findings, commands),
         warnings(findings),
@@ -105,6 +106,7 @@ def document(findings: Findings) -> dict[str, Any]:
             f"{r.experiment}, {r.method}, seed {r.seed}": {
                 "updates": r.updates,
                 "seconds an update": r.update_seconds,
+                "seconds an update, fastest hundredth": r.fastest_seconds,
                 "seconds": r.total_seconds,
             }
             for r in findings.runs
@@ -129,21 +131,27 @@ def summary(findings: Findings, commands: Sequence[str]) -> str:
     lines += [
         "## How to go on",
         "",
-        _next_words(findings, commands),
-        "",
-        "```",
-        *commands,
+        "```sh",
+        *(
+            line
+            for what, command in _next_steps(findings, commands).rows
+            for line in (f"# {what}", str(command))
+        ),
         "```",
         "",
     ]
     return "\n".join(lines)
 
 
-def _next_words(findings: Findings, commands: Sequence[str]) -> str:
-    if findings.whole:
-        return "Made by: " + commands[0]
-    joined = " ; at the published size, on a GPU: ".join(commands)
-    return f"To go on from here to the whole protocol: {joined}"
+def _next_steps(findings: Findings, commands: Sequence[str]) -> Table:
+    """The commands that made this, or go on from here."""
+    told = (
+        ["made by"]
+        if findings.whole
+        else ["the whole protocol from here", "published size, on a GPU"]
+    )
+    rows = [list(pair) for pair in zip(told, commands, strict=False)]
+    return Table("Commands", ["", "command"], rows, "What is finished already is found again.")
 
 
 def _section(findings: Findings, e: Experiment) -> Section:

@@ -92,19 +92,19 @@ class Ranks:
         """``work()`` on every process; where it fails on one of them, no process goes on.
 
         Raises:
-            ValueError: what ``work`` raised, on the first process where it did.
-            ElsewhereError: on the others.
+            Exception: what ``work`` raised, on the first process where it did.
+            ElsewhereError: the same in words, on the others.
         """
         if self.size == 1:
             return work()
         value: Any = None
-        error: ValueError | OSError | None = None
+        error: Exception | None = None
         try:
             value = work()
-        except (ValueError, OSError) as problem:
+        except Exception as problem:  # whatever it is, the others wait for this one
             error = problem
         words: list[Any] = [None] * self.size
-        self._meet(lambda: dist.all_gather_object(words, error and str(error)))
+        self._meet(lambda: dist.all_gather_object(words, error and _words(error)))
         failed = [rank for rank, said in enumerate(words) if said is not None]
         if error is not None and failed[0] == self.rank:
             raise error
@@ -118,6 +118,10 @@ class Ranks:
         except RuntimeError as error:  # a process that is gone closes its connections
             first = str(error).splitlines()[0]
             raise ElsewhereError(f"rank {self.rank} lost another rank: {first}") from None
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def join() -> Ranks:

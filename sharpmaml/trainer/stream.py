@@ -75,6 +75,11 @@ class TaskStream:
         sources: by split.
         device: where the tasks go.
         dtype: of their inputs.
+
+    Attributes:
+        kind: ``"classification"`` or ``"regression"``.
+        model: the network.
+        space: its parameters.
     """
 
     def __init__(
@@ -86,10 +91,10 @@ class TaskStream:
         dtype: torch.dtype,
     ) -> None:
         self.kind = sources["train"].kind
-        self._model, self._space = model, space
+        self.model, self.space = model, space
         self._feeds = {name: Feed(source, device, dtype) for name, source in sources.items()}
 
     def __call__(self, split: str, first: int, count: int) -> NetworkTasks:
         """Tasks ``first`` to ``first + count - 1`` of a split."""
         whole = self._feeds[split].batch(first, count)
-        return NetworkTasks.of_stack(self._model, self._space, whole, self.kind)
+        return NetworkTasks.of_stack(self.model, self.space, whole, self.kind)
