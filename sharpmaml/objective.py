@@ -322,7 +322,8 @@ def meta_objective(
     """The plain MAML meta loss of one of our checkpoints, whatever method trained it.
 
     Methods are compared on one and the same function: the same seeded episodes, adapted to by plain
-    gradient steps, without any perturbation.
+    gradient steps of what its run adapts, at the rates that it learned. No perturbation, but in runs
+    with ``sam_at_test``: their adaptation climbs, by its own definition.
 
     Args:
         checkpoint: folder of a checkpoint or of a run, or one already read.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from landscape.sharpness.measurement import Influence, estimate
 from sharpmaml import checkpoint as checkpoints
@@ -529,6 +530,9 @@ def test_a_change_is_paired_by_task_and_signed_by_what_is_sharper():
     found = _change(base, lower, 1)
     assert found.mean.value == pytest.approx(-0.975) and found.value == pytest.approx(1.125)
     assert found.verdict == "flatter" and found.seeds == 2
+    tasks = np.array([0.0, 0.01, -0.01, 0.0])  # of the mean over seeds, about its mean
+    half = stats.t.ppf(0.975, 3) * tasks.std(ddof=1) / 2
+    assert found.mean.episodes == pytest.approx(half, rel=1e-6)
     seeds = mean_of([[-1.0], [-0.95]])
     assert found.mean.seeds == pytest.approx(seeds.seeds)
     assert found.mean.p_seeds == pytest.approx(seeds.p_seeds)
