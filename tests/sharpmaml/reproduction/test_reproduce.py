@@ -520,7 +520,10 @@ def test_a_ledger_is_corrected_as_a_whole():
 
 def _row(value, terms, draws=()):
     return estimate(
-        "sam", value, Influence(tuple(terms), tuple(1.0 for _ in terms), "tasks", tuple(draws)), {}
+        "sam",
+        value,
+        Influence(tuple(terms), tuple(1 / len(terms) for _ in terms), "tasks", tuple(draws)),
+        {},
     )
 
 
