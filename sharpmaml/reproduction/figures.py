@@ -26,6 +26,7 @@ from sharpmaml.reproduction.tables import label, metric_words
 _MARKS = ("circle", "x", "square", "diamond", "triangle-up", "cross")
 _LEGEND_BELOW = 52  # pixels under the panels: their ticks and titles
 _LEGEND_ROW = 24
+_STEEP = 1000.0
 _TICKS = 5  # in a narrow panel
 _SCATTERED = ("lambda_max", "trace", "sam", "adapted_lambda_max")
 
@@ -90,9 +91,11 @@ def surfaces(findings: Findings, experiment: Experiment) -> list[go.Figure]:
         figures.append(plot.surface3d(some, title="Meta loss around each solution", group=group))
         figures.append(plot.contour(found["surface"], title="The same, as contours", group=group))
     if found["line"]:
-        figures.append(
-            plot.line(found["line"], title="Rise along one direction", group=group, relative=True)
-        )
+        losses = np.concatenate([d["loss"].values.ravel() for d in found["line"]])
+        steep = float(np.nanmax(losses)) > _STEEP * float(np.nanmin(losses))
+        # A rise over orders of magnitude needs a logarithmic axis, which differences do not have.
+        title = "Loss along one direction" if steep else "Rise along one direction"
+        figures.append(plot.line(found["line"], title=title, group=group, relative=not steep))
     return figures
 
 
