@@ -40,12 +40,14 @@ class Adam:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = tensors
         self._step = 0
+        self._rate = 0.0
         self._first = [torch.zeros_like(t) for t in tensors]
         self._second = [torch.zeros_like(t) for t in tensors]
 
     def step(self, gradients: Sequence[Tensor], rate: float) -> None:
         """Descend ``gradients``, one a tensor, at a rate."""
         self._step += 1
+        self._rate = rate
         rate /= 1 - _BETA1**self._step
         scale = (1 - _BETA2**self._step) ** 0.5
         columns = zip(self._tensors, gradients, self._first, self._second, strict=True)
@@ -62,7 +64,19 @@ class Adam:
             "state": {
                 number: {"step": step, "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
                 for number, (first, second) in enumerate(pairs)
-            }
+            },
+            # Of no use here: tools that analyse the optimizer of a checkpoint read its constants there.
+            "param_groups": [
+                {
+                    "lr": self._rate,
+                    "betas": (_BETA1, _BETA2),
+                    "eps": _EPS,
+                    "weight_decay": 0,
+                    "amsgrad": False,
+                    "maximize": False,
+                    "params": list(range(len(self._tensors))),
+                }
+            ],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,15 +100,19 @@ class SGD:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = tensors
+        self._rate = 0.0
 
     def step(self, gradients: Sequence[Tensor], rate: float) -> None:
         """Descend ``gradients``, one a tensor, at a rate."""
+        self._rate = rate
         for tensor, gradient in zip(self._tensors, gradients, strict=True):
             tensor.sub_(gradient, alpha=rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {"state": {}}
+        """The constants alone."""
+        constants = {"lr": self._rate, "momentum": 0, "dampening": 0, "weight_decay": 0}
+        group = {**constants, "nesterov": False, "maximize": False}
+        return {"state": {}, "param_groups": [{**group, "params": list(range(len(self._tensors)))}]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing is taken up."""
