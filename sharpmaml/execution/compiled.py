@@ -58,7 +58,7 @@ class Compiled(Vectorized):
             began = time.perf_counter()
             try:
                 found: Found = ready(theta, tensors, columns, ascents)
-            except Exception as error:
+            except Exception as error:  # the compiler raises many kinds
                 del self._compiled[key]
                 raise _readable(error) from error
             self.first_call_seconds = time.perf_counter() - began

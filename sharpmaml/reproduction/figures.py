@@ -17,7 +17,7 @@ from landscape.plot.chrome import TITLE_HEIGHT, dress, safe
 from landscape.plot.frames import PLAIN
 from landscape.plot.grid import PHONE, TABLET, arrange, axis_key
 from landscape.store import load
-from sharpmaml.reproduction.protocols import Experiment
+from sharpmaml.reproduction.protocols import Condition, Experiment
 from sharpmaml.reproduction.relation import Relation
 from sharpmaml.reproduction.results import Findings
 from sharpmaml.reproduction.statistics import Mean
@@ -169,15 +169,21 @@ def sixths(findings: Findings, experiment: Experiment) -> go.Figure | None:
     return _finished(figure, titles, "Are flatter tasks scored better?", note, legend=True)
 
 
+def _tested(
+    findings: Findings, experiments: Sequence[Experiment], kind: str
+) -> list[tuple[Experiment, list[Condition]]]:
+    """The experiments with conditions of one kind that were tested, with these."""
+    found = (
+        (e, [c for c in e.conditions if c.curve == kind and findings.under(e, findings.base, c)])
+        for e in experiments
+    )
+    return [(e, conditions) for e, conditions in found if conditions]
+
+
 def _noise(findings: Findings, experiments: Sequence[Experiment], kind: str) -> go.Figure | None:
     figure = go.Figure()
     titles: list[str] = []
-    for e in experiments:
-        conditions = [
-            c for c in e.conditions if c.curve == kind and findings.under(e, findings.base, c)
-        ]
-        if not conditions:
-            continue
+    for e, conditions in _tested(findings, experiments, kind):
         i, scale = len(titles), findings.scale(e)
         for j, method in enumerate(findings.plan.methods):
             points = [(0.0, findings.score(e, method, findings.headline(e)))]
@@ -199,12 +205,7 @@ def _noise(findings: Findings, experiments: Sequence[Experiment], kind: str) -> 
 def _shifts(findings: Findings, experiments: Sequence[Experiment], kind: str) -> go.Figure | None:
     figure = go.Figure()
     titles: list[str] = []
-    for e in experiments:
-        conditions = [
-            c for c in e.conditions if c.curve == kind and findings.under(e, findings.base, c)
-        ]
-        if not conditions:
-            continue
+    for e, conditions in _tested(findings, experiments, kind):
         i, scale = len(titles), findings.scale(e)
         unit = "points" if scale == 100 else "mean squared error"
         for j, method in enumerate(findings.others):

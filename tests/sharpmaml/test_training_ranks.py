@@ -117,20 +117,23 @@ def test_more_processes_than_tasks_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_interruption_of_one_stops_all_and_keeps_the_work(tmp_path):
-    out = tmp_path / "run"
-    long = [
-        "--iterations",
-        "1000000",
-        "--checkpoint-every",
-        "1000000",
-        "--validate-every",
-        "1000000",
+def two_at_work(out):
+    """Two processes in the middle of a run without an end, and the log that they write."""
+    never = [
+        w
+        for name in ("iterations", "checkpoint-every", "validate-every")
+        for w in (f"--{name}", "1000000")
     ]
-    processes = launch(2, [*TINY, *long, "--out", str(out), "--quiet"])
+    processes = launch(2, [*TINY, *never, "--out", str(out), "--quiet"])
     metrics, deadline = out / "metrics.jsonl", time.monotonic() + 120
     while not (metrics.exists() and metrics.stat().st_size > 0) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return processes, metrics
+
+
+def test_an_interruption_of_one_stops_all_and_keeps_the_work(tmp_path):
+    out = tmp_path / "run"
+    processes, metrics = two_at_work(out)
     processes[1].send_signal(signal.SIGINT)
     ended = [(p.communicate(timeout=120)[1], p.returncode) for p in processes]
     assert [code for _, code in ended] == [130, 130], ended
@@ -142,19 +145,7 @@ def test_an_interruption_of_one_stops_all_and_keeps_the_work(tmp_path):
 
 
 def test_a_process_that_dies_leaves_nobody_waiting(tmp_path):
-    out = tmp_path / "run"
-    long = [
-        "--iterations",
-        "1000000",
-        "--checkpoint-every",
-        "1000000",
-        "--validate-every",
-        "1000000",
-    ]
-    processes = launch(2, [*TINY, *long, "--out", str(out), "--quiet"])
-    metrics, deadline = out / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size > 0) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    processes, _ = two_at_work(tmp_path / "run")
     processes[1].kill()
     _, stderr = processes[0].communicate(timeout=60)
     processes[1].communicate(timeout=60)
