@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import os
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -75,9 +77,23 @@ def join() -> Team:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Team()
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
+    meet("gloo", _TIMEOUT)
     return Team(dist.get_rank(), dist.get_world_size())
+
+
+def meet(backend: str, timeout: timedelta) -> None:
+    """Meet the other processes of ``torchrun``, once, and part from them when Python ends.
+
+    gloo's threads must be gone by then: one that lets go of a tensor while the interpreter is taken
+    down aborts the process.
+    """
+    if dist.is_initialized():
+        return
+    # It takes the group that there is as its functions' defaults: imported later, by torch's compiler
+    # for one, it would keep the group and its threads alive after leave().
+    importlib.import_module("torch.distributed.nn.functional")
+    dist.init_process_group(backend, timeout=timeout)
+    atexit.register(leave)
 
 
 def leave() -> None:

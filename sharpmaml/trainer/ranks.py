@@ -131,9 +131,8 @@ def join() -> Ranks:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
-    if not dist.is_initialized():
-        both = torch.cuda.is_available() and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo", timeout=_TIMEOUT)
+    both = torch.cuda.is_available() and dist.is_nccl_available()
+    parallel.meet("cpu:gloo,cuda:nccl" if both else "gloo", _TIMEOUT)
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 

@@ -37,6 +37,7 @@ import hashlib, sys, torch
 sys.path.insert(0, {tests!r})
 from test_training_ranks import RUNS
 from pathlib import Path
+from landscape.parallel import leave
 from sharpmaml.training import train
 import torch.distributed as dist
 folder = Path(sys.argv[1])
@@ -50,7 +51,9 @@ try:
     train(RUNS["both"], folder / "both")
 except ValueError as error:
     (folder / f"refused{{rank}}").write_text(f"{{type(error).__name__}}: {{error}}")
-dist.destroy_process_group()
+leave()
+threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+(folder / f"threads{{rank}}").write_text(" ".join(name for name in threads if "gloo" in name))
 """
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -83,6 +86,8 @@ def test_ranks_of_torchrun_agree_with_one_process(tmp_path, ranks):
     for rank in range(1, ranks):  # they write nothing, and know how it went
         calls, *rest = (tmp_path / f"rank{rank}").read_text().split()
         assert calls == "0" and rest == (tmp_path / "rank0").read_text().split()[1:]
+    # A thread of gloo that outlives the interpreter can abort the process.
+    assert [(tmp_path / f"threads{rank}").read_text() for rank in range(ranks)] == [""] * ranks
     # One says why, the others that it did.
     assert (tmp_path / "refused0").read_text().startswith("ValueError: ")
     assert "ElsewhereError: rank 0: " in (tmp_path / "refused1").read_text()
