@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training_problem import PROBLEMS, Batch, Given, Learner, clock, serve
+from training_problem import ADAM, PROBLEMS, Batch, Given, Learner, clock, serve
 
 from landscape.space import ParameterSpace
 from sharpmaml import models
@@ -34,6 +34,7 @@ from sharpmaml.inner import InnerLoop
 from sharpmaml.meta import Upper
 from sharpmaml.plan import Plan
 from sharpmaml.tasks import NetworkTasks
+from sharpmaml.trainer.optimizer import Adam
 
 RADIUS = 0.05
 EVERY = 5  # meta-updates, where the upper ascent is taken at some of them
@@ -78,6 +79,7 @@ class Ours(Learner):
         self.executor = chosen.executor
         self.note = f"{chosen.name}: {chosen.reason}" if executor == "auto" else ""
         super().__init__([self.theta])
+        self.adam = Adam([self.theta.detach()])  # the training loop's own; same numbers
 
     def meta_gradient(self, batch: Batch) -> None:
         """From the episodes as they come: what an executor prepares of them is in the time."""
@@ -87,6 +89,12 @@ class Ours(Learner):
             tasks, theta, self.plan, self.executor, self.iteration
         ).gradient
         self.iteration += 1
+
+    def update(self, batch: Batch) -> None:
+        """One meta-update, by Adam."""
+        self.meta_gradient(batch)
+        assert self.theta.grad is not None
+        self.adam.step([self.theta.grad], ADAM)
 
     def _tasks(self, batch: Batch) -> NetworkTasks:
         return NetworkTasks.of_stack(self.model, self.space, Episode(*batch), self.kind)

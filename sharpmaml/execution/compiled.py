@@ -50,7 +50,9 @@ class Compiled(Vectorized):
         return self._compiled[key][1]
 
     def _first(self, key: Any, compute: Computation) -> Computation:
-        ready: Any = torch.compile(compute, dynamic=False)
+        # On a CPU the calls between the kernels cost as much as the kernels: they are compiled too.
+        options = {"cpp_wrapper": True} if key[-1][0].type == "cpu" else None
+        ready: Any = torch.compile(compute, dynamic=False, options=options)
 
         def first(
             theta: Tensor, tensors: Changing, columns: Columns, ascents: Tensor | None
