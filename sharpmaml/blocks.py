@@ -7,6 +7,7 @@ task. The formulas are those of :class:`sharpmaml.models.ConvBlock`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,19 +75,24 @@ class FirstBlock(Layer):
         """``images (tasks, images, channels, height, width)`` -> their patches."""
         padded = F.pad(images, (1, 1, 1, 1))
         every = _patches(padded, (0, 0), self.stride)
-        flat = every.reshape(*every.shape[:2], -1).double()
+        inputs, places = math.prod(every.shape[1:4]), math.prod(every.shape[4:])
+        flat = torch.empty(len(images), inputs, places, dtype=torch.float64, device=images.device)
+        flat.view(every.shape).copy_(every)
         mean = flat.mean(2)
-        centred = flat - mean[:, :, None]
-        covariance = centred @ centred.mT / flat.shape[2]
+        flat -= mean[:, :, None]
+        covariance = flat @ flat.mT / places
         corners = [(0, 0), (0, 1), (1, 0), (1, 1)] if self.pool else [(0, 0)]
+        by = 2 if self.pool else 1
+        shape = (images.shape[1], every.shape[5] // by, every.shape[6] // by)
         windows = []
-        height, width = (size // (2 if self.pool else 1) for size in every.shape[3:])
         for row, column in corners:
             corner = (row * self.stride, column * self.stride)
-            places = _patches(padded, corner, self.stride * (2 if self.pool else 1))
-            places = places[..., :height, :width].flatten(2)
-            windows.append(torch.cat([places, torch.ones_like(places[:, :1])], 1))
-        return Patches(tuple(windows), mean, covariance, (images.shape[1], height, width))
+            part = _patches(padded, corner, self.stride * by)
+            part = part[..., : shape[1], : shape[2]]
+            window = images.new_ones(len(images), inputs + 1, math.prod(shape))
+            window[:, :-1].view(part.shape).copy_(part)
+            windows.append(window)
+        return Patches(tuple(windows), mean, covariance, shape)
 
     def apply(self, x: Patches, weights: Sequence[Tensor]) -> Tensor:
         """``(images, h, w, tasks, channels)``."""
@@ -163,15 +169,14 @@ def _collected(trace: FirstTrace, upstream: Tensor) -> Tensor:
 
 
 def _patches(padded: Tensor, corner: tuple[int, int], step: int) -> Tensor:
-    """3×3 patches from ``corner`` on, every ``step``: ``(tasks, channels · 9, images, h, w)``, a copy."""
+    """3×3 patches from ``corner`` on, every ``step``: a view ``(tasks, channels, 3, 3, images, h, w)``."""
     tasks, images, channels, height, width = padded.shape
     rows, columns = (
         (size - 3 - c) // step + 1 for size, c in zip((height, width), corner, strict=True)
     )
     one, two, three, four, five = padded.stride()
-    view = padded.as_strided(
+    return padded.as_strided(
         (tasks, channels, 3, 3, images, rows, columns),
         (one, three, four, five, two, step * four, step * five),
         padded.storage_offset() + corner[0] * four + corner[1] * five,
     )
-    return view.reshape(tasks, channels * 9, images, rows, columns)

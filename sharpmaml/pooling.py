@@ -26,12 +26,13 @@ def winners(parts: Sequence[Tensor], top: Tensor) -> list[Tensor]:
     """1 where a part is the first to hold the maximum, as in torch's pooling; else 0."""
     if len(parts) == 1:
         return [torch.ones_like(top)]
-    taken, *rest = (part == top for part in parts)
-    masks = [taken]
-    for hit in rest:
-        masks.append(hit > taken)
-        taken = taken | hit
-    return [mask.to(top.dtype) for mask in masks]
+    # Numbers from the start: comparisons that give bool are not vectorized on CPUs, and have to be converted.
+    masks = [torch.eq(part, top, out=torch.empty_like(top)) for part in parts]
+    taken = masks[0]
+    for index, hit in enumerate(masks[1:], 1):
+        masks[index] = torch.gt(hit, taken, out=torch.empty_like(top))
+        taken = torch.maximum(taken, hit)
+    return masks
 
 
 def picked(parts: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:

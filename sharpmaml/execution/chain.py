@@ -124,7 +124,8 @@ def _back(
 
 def _ascent(rows: Rows, at: Tensor, inner: InnerLoop) -> Tensor:
     rule = RULES[inner.perturbation]
-    found: Tensor = vmap(lambda g, t: rule(g, t, inner.lower))(inner.masked(rows.gradients(at)), at)
+    slopes = inner.masked(rows.gradients(at, once=inner.eps_grad == "detach"))
+    found: Tensor = vmap(lambda g, t: rule(g, t, inner.lower))(slopes, at)
     return found
 
 

@@ -51,7 +51,7 @@ class Compiled(Vectorized):
 
     def _first(self, key: Any, compute: Computation) -> Computation:
         # On a CPU the calls between the kernels cost as much as the kernels: they are compiled too.
-        options = {"cpp_wrapper": True} if key[-1][0].type == "cpu" else None
+        options: Any = {"cpp_wrapper": True} if key[-1][0].type == "cpu" else None
         ready: Any = torch.compile(compute, dynamic=False, options=options)
 
         def first(

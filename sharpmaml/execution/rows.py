@@ -28,8 +28,8 @@ class Rows(Protocol):
 
     count: int
 
-    def gradients(self, points: Tensor) -> Tensor:
-        """Of the support losses, ``(tasks, params)``."""
+    def gradients(self, points: Tensor, once: bool = False) -> Tensor:
+        """Of the support losses, ``(tasks, params)``; ``once``: nothing more is asked about these points."""
         ...
 
     def products(self, points: Tensor, vectors: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class OneByOne:
         self.count = len(tasks)
         self._tasks = tasks
 
-    def gradients(self, points: Tensor) -> Tensor:
+    def gradients(self, points: Tensor, once: bool = False) -> Tensor:
         """See `Rows`."""
         pairs = zip(self._tasks, points, strict=True)
         return torch.stack([_slope(task.support, at) for task, at in pairs])
@@ -92,7 +92,7 @@ class Together:
         self._support = columns[:2]
         self._query = columns[2:]
 
-    def gradients(self, points: Tensor) -> Tensor:
+    def gradients(self, points: Tensor, once: bool = False) -> Tensor:
         """See `Rows`."""
         found: Tensor = vmap(grad(self._network.support))(points, *self._support)
         return found

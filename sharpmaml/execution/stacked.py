@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class Stacked:
         self.tasks_at_once = check_at_once(tasks_at_once)
         self._held_bytes = held_bytes
         self._last: tuple[tuple[nn.Module, ParameterSpace, str], StackedNetwork] | None = None
+        self._kept: Prepared | None = None
 
     @staticmethod
     def supports(network: NetworkBatch, plan: Plan) -> bool:
@@ -78,9 +79,11 @@ class Stacked:
             for part in chunks(len(columns[0]), self.together(known)):
                 given = None if ascents is None else ascents[part]
                 # No name for the rows: the next ones would be made while these are in memory.
+                episodes = taken(columns, part)
+                inputs = self._prepared(network, episodes)
                 results.append(
                     chain.passed(
-                        StackedRows(network, known, taken(columns, part), budget), at, plan, given
+                        StackedRows(network, known, episodes, inputs, budget), at, plan, given
                     )
                 )
             found = mean_of(results)
@@ -93,6 +96,17 @@ class Stacked:
         if self._last is None or any(a is not b for a, b in zip(key, self._last[0], strict=True)):
             self._last = key, StackedNetwork(*key)
         return known, self._last[1]
+
+    def _prepared(self, network: StackedNetwork, columns: Columns) -> Prepared:
+        """The inputs of a chunk as the network takes them: the last ones, where it is the same again.
+
+        An upper ascent makes two passes over the same episodes, and images cost a tenth of a pass.
+        """
+        xs, _, xq, _ = columns
+        if self._kept is None or not self._kept.are(network, xs, xq):
+            self._kept = None  # before the next ones take its memory twice
+            self._kept = Prepared.of(network, xs, xq)
+        return self._kept
 
     def together(self, network: NetworkBatch) -> int:
         """Tasks of a chunk; they may be more than there are."""
@@ -113,6 +127,38 @@ class Stacked:
         return _HELD_BYTES
 
 
+class Prepared(NamedTuple):
+    """Inputs of some tasks as a network takes them, and what they were made of.
+
+    Attributes:
+        network: whose form.
+        sources: of support and query.
+        versions: of these; ``None`` where torch does not count their changes.
+        support: prepared.
+        query: prepared.
+    """
+
+    network: StackedNetwork
+    sources: tuple[Tensor, Tensor]
+    versions: tuple[int, int] | None
+    support: Any
+    query: Any
+
+    @classmethod
+    def of(cls, network: StackedNetwork, xs: Tensor, xq: Tensor) -> Prepared:
+        """Of the inputs of support and query."""
+        return cls(network, (xs, xq), _versions(xs, xq), network.prepare(xs), network.prepare(xq))
+
+    def are(self, network: StackedNetwork, xs: Tensor, xq: Tensor) -> bool:
+        """Whether they were made of these tensors, which have not changed since."""
+        same = network is self.network and xs is self.sources[0] and xq is self.sources[1]
+        return same and self.versions is not None and self.versions == _versions(xs, xq)
+
+
+def _versions(xs: Tensor, xq: Tensor) -> tuple[int, int] | None:
+    return None if xs.is_inference() or xq.is_inference() else (xs._version, xq._version)
+
+
 class StackedRows:
     """Tasks of one network for :mod:`sharpmaml.execution.chain`: see `sharpmaml.execution.rows.Rows`.
 
@@ -120,22 +166,29 @@ class StackedRows:
         network: the stacked form.
         known: the batch that it is of.
         columns: the episodes of these tasks.
+        inputs: theirs, prepared.
         held_bytes: memory for the passes that made a gradient.
     """
 
     def __init__(
-        self, network: StackedNetwork, known: NetworkBatch, columns: Columns, held_bytes: int
+        self,
+        network: StackedNetwork,
+        known: NetworkBatch,
+        columns: Columns,
+        inputs: Prepared,
+        held_bytes: int,
     ) -> None:
         self.count = len(columns[0])
         self._network, self._known = network, known
-        xs, self._ys, xq, self._yq = columns
-        self._xs: Any = network.prepare(xs)
-        self._xq: Any = network.prepare(xq)
+        _, self._ys, _, self._yq = columns
+        self._xs, self._xq = inputs.support, inputs.query
         self._room = held_bytes
         self._tapes: list[tuple[Tensor, Tape]] = []
 
-    def gradients(self, points: Tensor) -> Tensor:
-        """Of the support losses; the passes are kept while there is room."""
+    def gradients(self, points: Tensor, once: bool = False) -> Tensor:
+        """Of the support losses; the passes are kept while there is room, unless it is for ``once``."""
+        if once:
+            return self._network.gradients(points, self._xs, self._ys)
         return self._tape(points).gradients
 
     def products(self, points: Tensor, vectors: Tensor) -> Tensor:

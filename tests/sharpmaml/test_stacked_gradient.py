@@ -11,9 +11,10 @@ from sharpmaml import models
 from sharpmaml.adaptable import adapted_mask
 from sharpmaml.data import Episode
 from sharpmaml.execution.loop import Loop
-from sharpmaml.execution.stacked import Stacked
+from sharpmaml.execution.stacked import Stacked, StackedRows
 from sharpmaml.inner import InnerLoop
 from sharpmaml.plan import PlainTasks, Plan
+from sharpmaml.stacked import StackedNetwork
 from sharpmaml.tasks import NetworkTasks
 
 F64 = torch.float64
@@ -206,3 +207,47 @@ def test_nothing_is_touched():
     assert torch.equal(theta, start) and torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(batch.model.parameters(), kept, strict=True))
     assert torch.is_grad_enabled()
+
+
+def test_inputs_are_prepared_again_when_they_are_others(monkeypatch):
+    known, theta = batch_of("max")
+    whole = known.stacked()
+    batch = NetworkTasks.of_stack(known.model, known.space, whole, known.kind)
+    prepared = []
+    plain = StackedNetwork.prepare
+    monkeypatch.setattr(
+        StackedNetwork, "prepare", lambda self, x: (prepared.append(x), plain(self, x))[1]
+    )
+    plan, executor = Plan(InnerLoop(1, 0.1)), Stacked()
+    executor(batch, theta, plan)
+    assert_same(executor(batch, theta + 0.1, plan), Loop()(batch, theta + 0.1, plan))
+    assert len(prepared) == 2  # support and query, once for the two passes of an upper ascent
+    whole.query_x.copy_(whole.query_x.flip(-2))  # the same tensor holds other images
+    assert_same(executor(batch, theta, plan), Loop()(batch, theta, plan))
+    assert len(prepared) == 4
+    other, _ = batch_of("max", tasks=2)
+    assert_same(executor(other, theta, plan), Loop()(other, theta, plan))
+    with torch.inference_mode():  # where torch does not count changes, nothing is kept
+        uncounted = dataclasses.replace(whole, query_x=whole.query_x.clone())
+        batch = NetworkTasks.of_stack(known.model, known.space, uncounted, known.kind)
+        before = executor(batch, theta, plan).losses
+        uncounted.query_x.copy_(uncounted.query_x.flip(-2))
+        assert not torch.allclose(executor(batch, theta, plan).losses, before)
+
+
+def test_only_ascents_through_which_is_differentiated_are_kept():
+    batch, theta = batch_of("mlp")
+    for eps_grad, passes in (("detach", 2), ("through", 4)):
+        inner = InnerLoop(2, 0.1, lower=0.05, eps_grad=eps_grad)
+        executor, kept = Stacked(), []
+
+        class Watched(StackedRows):
+            def _tape(self, points, kept=kept):
+                tape = super()._tape(points)
+                kept.append(len(self._tapes))
+                return tape
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sharpmaml.execution.stacked.StackedRows", Watched)
+            assert_same(executor(batch, theta, Plan(inner)), Loop()(batch, theta, Plan(inner)))
+        assert max(kept) == passes
