@@ -27,7 +27,7 @@ _MARKS = ("circle", "x", "square", "diamond", "triangle-up", "cross")
 _LEGEND_BELOW = 52  # pixels under the panels: their ticks and titles
 _LEGEND_ROW = 24
 _STEEP = 1000.0
-_TICKS = 5  # in a narrow panel
+_TICKS = 4  # in a narrow panel
 _SCATTERED = ("lambda_max", "trace", "sam", "adapted_lambda_max")
 
 
