@@ -20,8 +20,8 @@ def answers(findings: Findings) -> list[str]:
     return [
         "Does it help? "
         + "; ".join(_help(findings, e) for e in experiments)
-        + " (brackets: the wider of the 95 % intervals over episodes and over seeds; verdicts hold after "
-        "Holm’s correction).",
+        + " (brackets: the wider of the 95 % intervals over episodes and over seeds; the correction is "
+        "Holm’s, for all verdicts of this kind).",
         f"Is it flatter than {label(findings.base)}? "
         + "; ".join(_flat(findings, e) for e in experiments)
         + ".",
@@ -66,7 +66,9 @@ def _help(findings: Findings, experiment: Experiment) -> str:
             continue
         value, half = scale * gain.mean.value, scale * gain.mean.half
         size = f"({Cell(value, low=value - half, high=value + half)}{unit})"
-        word = "cannot be told apart" if gain.told == UNDECIDED else f"is {gain.told}"
+        word = f"is {gain.verdict}" + ("" if gain.holm else ", but not after correction,")
+        if gain.verdict == UNDECIDED:
+            word = "cannot be told apart"
         told.append(f"{short(method)} {word} {size}")
     base = label(findings.base)
     return f"{experiment.title}, against {base}: {', '.join(told) or 'there is nothing to compare'}"

@@ -16,7 +16,7 @@ from sharpmaml.reproduction.measuring import RunResult, named
 from sharpmaml.reproduction.planning import Plan
 from sharpmaml.reproduction.protocols import Condition, Experiment, Protocol, known_complete
 from sharpmaml.reproduction.relation import Relation, relations_of
-from sharpmaml.reproduction.statistics import UNDECIDED, Mean, holm, mean_of
+from sharpmaml.reproduction.statistics import Mean, holm, mean_of
 
 Array = NDArray[np.float64]
 
@@ -34,11 +34,6 @@ class Gain:
     mean: Mean
     verdict: str
     holm: bool
-
-    @property
-    def told(self) -> str:
-        """The verdict after the correction."""
-        return self.verdict if self.holm else UNDECIDED
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from sharpmaml.reproduction.planning import (
     Stage,
 )
 from sharpmaml.reproduction.relation import task_values
+from sharpmaml.reproduction.results import Gain
+from sharpmaml.reproduction.statistics import Mean
 from sharpmaml.reproduction.tables import costs, scores, why_no_published
 
 METHODS = ("maml", "sharp-up")
@@ -77,6 +79,20 @@ def test_page_and_files(made):
     assert str(out) not in page  # no path of this machine
     assert "\\toprule" in (out / "table.tex").read_text()
     assert len((out / "table.csv").read_text().splitlines()) == 1 + 2 * 3 + 1
+
+
+def test_the_first_answer_says_what_the_correction_takes_away(made):
+    findings = dataclasses.replace(made[1].findings)
+    half = Mean(-0.3, 0.1, 0.2, 0.001, 0.04)
+
+    def told(verdict, holm):
+        findings.__dict__["gains"] = {(KEY, "sharp-up"): Gain(half, verdict, holm)}
+        return answers(findings)[0]
+
+    size = "(−0.3 [−0.5, −0.1])"
+    assert f"up is better {size}" in told("better", True)
+    assert f"up is better, but not after correction, {size}" in told("better", False)
+    assert f"up cannot be told apart {size}" in told("cannot tell", False)
 
 
 def test_scores_are_those_of_evaluate_and_differences_are_paired(made):
