@@ -119,7 +119,10 @@ def adapted(measure: Measure) -> Measure:
     @measured
     @functools.wraps(measure)
     def mean_over_tasks(point: Point, *args: Any, **kwargs: Any) -> Measurement:
-        rows = [measure(task, *args, **kwargs) for task in adapted_points(point)]
+        rows = []
+        for task in adapted_points(point):
+            rows.append(measure(task, *args, **kwargs))
+            task.release()  # the graphs of one task at a time: those of hundreds would not fit
         return _mean(point, f"adapted_{measure.__name__}", rows)
 
     mean_over_tasks.__name__ = mean_over_tasks.__qualname__ = f"adapted_{measure.__name__}"

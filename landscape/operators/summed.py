@@ -205,6 +205,10 @@ class PartsOperator(SymmetricOperator):
         finally:
             self.watch = earlier
 
+    def release(self) -> None:
+        """Give back the memory of the graphs that are kept; later products build them again."""
+        self._maps.clear()
+
     def _products(self, vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for i in self._mine:

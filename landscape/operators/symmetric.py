@@ -83,6 +83,9 @@ class SymmetricOperator(ABC):
             )
         return products
 
+    def release(self) -> None:  # noqa: B027 - most keep nothing
+        """Give back what is kept in memory between products; later ones make it again."""
+
     @abstractmethod
     def _products(self, vectors: Tensor) -> Tensor:
         """``(count, params)`` -> ``(count, params)``."""

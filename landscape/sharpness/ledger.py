@@ -77,6 +77,10 @@ class Ledger:
         value_of: T = self._entries[key].value
         return value_of
 
+    def forget(self) -> None:
+        """Let go of what was computed; what was spent stays."""
+        self._entries.clear()
+
     @contextmanager
     def measuring(self) -> Iterator[Tally]:
         """Account for what is done inside; complete once the block has ended."""

@@ -120,6 +120,11 @@ class Point:
         """
         return operator_of(self.objective, self.theta)
 
+    def release(self) -> None:
+        """Give back the graphs of the Hessian; what was computed with them stays."""
+        if "hessian" in self.__dict__:
+            self.hessian.release()
+
     @contextmanager
     def products(self, operator: SymmetricOperator) -> Iterator[SymmetricOperator]:
         """Pay for the products of ``operator`` that are made inside."""

@@ -108,20 +108,24 @@ def sharpness(
         None if out is None else Path(out),
         everything,
     )
-    for done, name in enumerate(names, start=1):
-        if run.needs(name):
+    try:
+        for done, name in enumerate(names, start=1):
+            if run.needs(name):
+                if announce is not None:
+                    announce(done - 1, len(names), f"{name}, {run.outlook(name)}")
+                run.measure(name)
+                run.save(keep)
+            if progress is not None:
+                progress(done, len(names))
+        if invariance:
             if announce is not None:
-                announce(done - 1, len(names), f"{name}, {run.outlook(name)}")
-            run.measure(name)
+                announce(len(names), len(names), "invariance under rescaling")
+            run.rescale()
             run.save(keep)
-        if progress is not None:
-            progress(done, len(names))
-    if invariance:
-        if announce is not None:
-            announce(len(names), len(names), "invariance under rescaling")
-        run.rescale()
-        run.save(keep)
-    return run.report()
+        return run.report()
+    finally:
+        # What measures shared refers back to the point: a cycle with all that was kept for it.
+        run.point.ledger.forget()
 
 
 class _TestedPoint(Point):
@@ -156,7 +160,7 @@ class _Run:
         self.theta_sha256 = digest([point.theta])
         self.overhead: dict[str, float] = {}
         self.done: list[Entry] = []
-        self.purse = Purse(budget, self._spent)
+        self.purse = Purse(budget, _spending(point, self.overhead))
         with self._apart("loss at the point"):
             self.context = context_of(point, ())
         earlier = None
@@ -281,9 +285,6 @@ class _Run:
         if keep is not None:
             keep(report)
 
-    def _spent(self) -> float:
-        return self.point.ledger.spent + self.point.tested + self.overhead.get(_INVARIANCE, 0.0)
-
     @contextmanager
     def _apart(self, purpose: str) -> Iterator[None]:
         """Account for what no measure pays."""
@@ -291,6 +292,12 @@ class _Run:
             yield
         if tally.paid:
             self.overhead[purpose] = self.overhead.get(purpose, 0.0) + tally.paid
+
+
+def _spending(point: _TestedPoint, overhead: Mapping[str, float]) -> Callable[[], float]:
+    # Not a method: the run holds its purse, and a cycle would keep the graphs of a meta objective in
+    # memory until Python looks for cycles, which may be gigabytes later.
+    return lambda: point.ledger.spent + point.tested + overhead.get(_INVARIANCE, 0.0)
 
 
 def _failure(error: Exception) -> str:

@@ -52,6 +52,18 @@ def test_shapes_are_checked(shape):
         operator.rows(torch.zeros(3, 3))
 
 
+def test_released_graphs_are_built_again():
+    objective = conv_objective()
+    operator = HessianOperator(objective, objective.theta, keep_graph=True)
+    v = normal(operator.shape[0], seed=3)
+    before, cost = operator @ v, operator.cost
+    operator @ v
+    again = operator.cost - cost
+    operator.release()
+    torch.testing.assert_close(operator @ v, before, rtol=0, atol=0)
+    assert operator.cost - cost - again == pytest.approx(cost)  # as the first product
+
+
 def test_products_that_are_not_finite_are_an_error():
     operator = MatrixOperator(torch.tensor([[1.0, torch.inf], [torch.inf, 1.0]]))
     with pytest.raises(ValueError, match="the matrix is not finite at this point"):

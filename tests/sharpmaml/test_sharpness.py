@@ -1,6 +1,8 @@
 """Sharpness of adapted weights and coherence of tasks, against formulas and plain loops over tasks."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from landscape.objective import FunctionObjective
 from landscape.sharpness.measurement import NotApplicable
 from landscape.sharpness.point import Point
 from landscape.sharpness.registry import available, defaults
+from landscape.sharpness.running import sharpness
 from landscape.space import ParameterSpace
 from sharpmaml.data import Episode
 from sharpmaml.inner import InnerLoop
@@ -277,3 +280,22 @@ def test_the_upper_ascent_is_not_part_of_the_adaptation():
     assert ascended.cost == pytest.approx(plain.cost / 4)
     meta = coherence(Point(of_bowls(upper=0.1)), of="meta")
     assert meta.value == coherence(Point(of_bowls()), of="meta").value and meta.cost == 0.25
+
+
+def test_nothing_outlives_a_report_and_no_task_keeps_its_graph():
+    names = ["lambda_max", "adapted_lambda_max", "adapted_trace", "adapted_sam"]
+    sharpness(of_bowls(), names)  # what torch imports at first use keeps frames of its callers
+    objective = of_bowls()
+    gone = weakref.ref(objective)
+    gc.collect()
+    gc.disable()
+    try:
+        sharpness(objective, names)
+        del objective
+        assert gone() is None  # without waiting for Python to look for cycles
+    finally:
+        gc.enable()
+    point, table = Point(of_bowls()), measures()
+    rows = [table[name](point).value for name in ("adapted_lambda_max", "adapted_trace")]
+    assert not any(task.hessian._maps for task in adapted_points(point))
+    assert rows == [table[name](point).value for name in ("adapted_lambda_max", "adapted_trace")]
