@@ -151,6 +151,9 @@ def correlation(x: Any, y: Any, seed: int = 0) -> Correlation:
     >>> found = correlation([1, 2, 3, 4], [1, 3, 2, 4])
     >>> round(found.spearman, 3), round(found.p, 3), found.exact, found.low
     (0.8, 0.333, True, nan)
+    >>> found = correlation(range(5), range(5))
+    >>> round(found.spearman, 3), round(found.low, 2), round(found.high, 3)
+    (1.0, 0.13, 0.998)
     """
     a, b = _ranks(x), _ranks(y)
     n = len(a)
@@ -159,7 +162,9 @@ def correlation(x: Any, y: Any, seed: int = 0) -> Correlation:
     rho = float(a @ b)
     low = high = math.nan
     if n >= 5:
-        centre = math.atanh(max(min(rho, 1 - 1e-12), -1 + 1e-12))
+        # At ±1 the transform has no interval: half of the smallest step of ρ inside, there is one.
+        edge = 1 - 6 / (n * (n**2 - 1))
+        centre = math.atanh(max(min(rho, edge), -edge))
         half = float(norm.ppf(1 - LEVEL / 2)) * math.sqrt((1 + rho**2 / 2) / (n - 3))
         low, high = math.tanh(centre - half), math.tanh(centre + half)
     exact = n <= _EXACT
