@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,11 @@ from sharpmaml.execution.batches import Columns, NetworkBatch
 from sharpmaml.execution.unrolled import Changing, Computation, Found
 from sharpmaml.execution.vectorized import Vectorized
 from sharpmaml.plan import Plan
+
+_STATE = {
+    "TENSOR_MATCH", "SHAPE_ENV", "GRAD_MODE", "GLOBAL_STATE", "DETERMINISTIC_ALGORITHMS",
+    "TORCH_FUNCTION_STATE", "DEFAULT_DEVICE", "FUNCTORCH_STACK_MATCH", "AUTOGRAD_SAVED_TENSORS_HOOKS",
+}  # fmt: skip
 
 
 class Compiled(Vectorized):
@@ -50,8 +56,10 @@ class Compiled(Vectorized):
         return self._compiled[key][1]
 
     def _first(self, key: Any, compute: Computation) -> Computation:
-        # On a CPU the calls between the kernels cost as much as the kernels: they are compiled too.
-        options: Any = {"cpp_wrapper": True} if key[-1][0].type == "cpu" else None
+        options: dict[str, Any] = {"guard_filter_fn": _checked}
+        if key[-1][0].type == "cpu":
+            # There the calls between the kernels cost as much as the kernels: they are compiled too.
+            options["cpp_wrapper"] = True
         ready: Any = torch.compile(compute, dynamic=False, options=options)
 
         def first(
@@ -77,6 +85,7 @@ def _key(network: NetworkBatch, plan: Plan, columns: Columns, ascents: Tensor | 
     like = columns[0]
     return (
         id(network.model),
+        id(network.space),
         network.kind,
         settings,
         None if fixed or isinstance(inner.rate, (int, float)) else inner.rate.ndim,
@@ -88,6 +97,14 @@ def _key(network: NetworkBatch, plan: Plan, columns: Columns, ascents: Tensor | 
         tuple((column.shape, column.dtype) for column in columns),
         (like.device, like.dtype),
     )
+
+
+def _checked(guards: Sequence[Any]) -> list[bool]:
+    """What is looked at again before every call: tensors, the model, and the state of torch.
+
+    The rest are hundreds of settings that cannot change: they are frozen, and told apart by `_key`.
+    """
+    return [guard.guard_type in _STATE or ".model" in guard.name for guard in guards]
 
 
 def _readable(error: Exception) -> Exception:
