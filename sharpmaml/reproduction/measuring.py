@@ -255,15 +255,28 @@ class _Pieces:
                 ),
             )
 
-        try:
-            run(measures)
-        except (ValueError, RuntimeError):
-            # One measure that this network does not allow must not cost the run all others.
+        def one_by_one() -> dict[str, Any]:
+            failed = {}
             for each in names:
                 try:
                     run([each])
                 except (ValueError, RuntimeError) as error:
-                    self.failed[f"{each} ({name})"] = " ".join(str(error).split())
+                    failed[each] = " ".join(str(error).split())
+            return failed
+
+        # One measure that this network does not allow must not cost the run all others, nor be tried
+        # again, minutes each time, whenever the reproduction is continued.
+        failures = self.folder / f"{name}-failures.json"
+        if not failures.exists():
+            try:
+                run(measures)
+                return file
+            except (ValueError, RuntimeError):
+                pass
+        asked = {"weights": self.given.fingerprint, "tasks": tasks, "measures": kind, "seed": SEED}
+        failed = kept(failures, asked, one_by_one)
+        run([each for each in names if each not in failed])
+        self.failed.update({f"{each} ({name})": reason for each, reason in failed.items()})
         return file
 
     def task_scores(self, objective: MetaObjective, metric: str) -> list[float]:

@@ -245,8 +245,11 @@ def test_a_run_that_diverges_is_told_and_left_out(tmp_path, monkeypatch):
 def test_a_measure_that_fails_costs_no_other(tmp_path, monkeypatch):
     real = measuring.sharpness
 
+    tried = []
+
     def fail(objective, measures, **options):
         if measures == "all" or "adapted_trace" in measures:
+            tried.append(measures)
             raise RuntimeError("no such derivative")
         return real(objective, measures, **options)
 
@@ -255,6 +258,9 @@ def test_a_measure_that_fails_costs_no_other(tmp_path, monkeypatch):
     names = [entry.name for entry in done.findings.ledgers[KEY]]
     assert "adapted_trace" not in names and {"adapted_sam", "lambda_max"} <= set(names)
     assert "adapted_trace (adapted): left out: no such derivative" in done.page.read_text()
+    tried.clear()  # continued: it is not tried again, and still told
+    done = tiny(tmp_path / "out", seeds=1, depth=dataclasses.replace(DEPTH, points=0))
+    assert "adapted_trace (adapted): left out" in done.page.read_text() and not tried
 
 
 @pytest.mark.parametrize(
