@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from interruption import Stop, stop_at
 
 from sharpmaml import checkpoint as checkpoints
 from sharpmaml import training
@@ -39,22 +40,13 @@ def log(run) -> list[dict]:
     return records
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("config", [SINE, IMAGES], ids=["sinusoid", "strokes"])
 @pytest.mark.parametrize("method", ["maml", "sharp-both"])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, method):
     config = dataclasses.replace(config, method=method)
     training.train(config, tmp_path / "whole")
-
-    def stop(record):
-        if record["iteration"] == config.iterations - 1:
-            raise Stop
-
     with pytest.raises(Stop):
-        training.train(config, tmp_path / "cut", progress=stop)
+        training.train(config, tmp_path / "cut", progress=stop_at(config.iterations - 1))
     assert checkpoints.steps(tmp_path / "cut")
     training.train(config, tmp_path / "cut", resume=True)
     assert torch.equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))

@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 from execution_problems import F64, network_tasks
+from interruption import Stop, stop_at
 
 from sharpmaml import checkpoint as checkpoints
 from sharpmaml import training
@@ -33,18 +34,6 @@ IMAGES = TrainConfig(
     device="cpu", dtype="float64", validation_episodes=5, inner_rate=0.1, test_steps=2,
 )  # fmt: skip
 MEASURED = dataclasses.replace(SINE, executor="measure")
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(step):
-    def listen(record):
-        if record["iteration"] == step:
-            raise Stop
-
-    return listen
 
 
 def recorded(run) -> dict:
@@ -156,7 +145,7 @@ def on_threads(size, work, monkeypatch):
     def one(rank):
         try:
             results[rank] = work(Ranks(rank, size))
-        except Exception as error:
+        except Exception as error:  # what a rank raises is a result here
             results[rank] = error
 
     threads = [threading.Thread(target=one, args=(r,), name=str(r)) for r in range(size)]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from interruption import Stop, stop_at
 
 from sharpmaml import checkpoint as checkpoints
 from sharpmaml import training
@@ -24,18 +25,6 @@ def log(run) -> list[dict]:
 
     text = (run / "metrics.jsonl").read_text()
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_at(step):
-    def listen(record):
-        if record["iteration"] == step:
-            raise Stop
-
-    return listen
 
 
 STATEFUL = {
