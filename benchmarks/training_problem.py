@@ -239,9 +239,7 @@ def serve(make: Make, versions: Mapping[str, str], answers: TextIO) -> None:
     for line in sys.stdin:
         try:
             answer = _answered(make, json.loads(line), known)
-        except (
-            Exception
-        ) as error:  # a candidate that fails is a row of the table, not the end of the run
+        except Exception as error:  # a candidate that fails is a row, not the end of the run
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         print(json.dumps(answer), file=answers, flush=True)
