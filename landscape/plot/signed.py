@@ -19,6 +19,7 @@ from landscape.plot import style
 
 Values = NDArray[np.float64]
 
+_NOTHING = 1e-300
 MAX_DECADES = 6  # on one side: more would leave no room for what is large
 
 
@@ -146,14 +147,15 @@ def fit(
     drawn = _finite(values)
     held = np.concatenate([drawn, _finite(reach), np.zeros(1)])
     low, high = float(held.min()), float(held.max())
-    if high <= low:
-        high = low + 1.0
     size = np.abs(drawn[drawn != 0])
     largest, smallest = (float(size.max()), float(size.min())) if size.size else (1.0, 1.0)
     if log is None:
         log = largest > smallest * style.LOG_WHEN_ABOVE
+    point = high - low < _NOTHING  # a part of such a length would round to nothing
+    if point:
+        high = low + 1.0
     if unit is None:
-        unit = max(smallest, largest * 10.0**-MAX_DECADES)
+        unit = 1.0 if point else max(smallest, largest * 10.0**-MAX_DECADES)
     return Axis(log, low, high, unit)
 
 

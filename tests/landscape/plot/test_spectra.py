@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from curvature_figures import EVIL, PARAMS, WIDTH, cloud, named, path, sheet, words
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
@@ -27,6 +27,7 @@ from landscape.plot.signed import Axis, fit
     st.lists(st.floats(-1e12, 1e12), min_size=2, max_size=9).filter(lambda v: any(v)),
     st.sampled_from([None, True, False]),
 )
+@example([0.0, 5e-324], None)
 def test_a_signed_axis_keeps_order_and_can_be_undone(values: list[float], log: bool | None) -> None:
     axis = fit([values], log)
     placed = axis.place(sorted(values))
@@ -292,6 +293,7 @@ def test_paper_figures_are_vectors_of_a_known_width(tmp_path: Any) -> None:
         figure.savefig(file)
         assert file.stat().st_size < 500_000
         file.unlink()
+        figure.canvas.draw()  # a PDF is laid out in points, these are its own pixels
         width, height = figure.canvas.get_width_height()
         for text in figure.findobj(match=Text):
             if text.get_text() and text.get_visible():
