@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench notebooks clean
+.PHONY: demo test lint docs gallery bench notebooks clean
 
 demo: $(READY)
 	$(BIN)/sharpmaml demo --out demo
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest -q -n 2
 
 lint: $(READY)
@@ -20,11 +20,18 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)  # docs/_build/html/index.html
+	$(BIN)/sphinx-build -E -W --keep-going -q -D plot_gallery=0 docs docs/_build/html
+
+gallery: $(READY)  # the same, and the scripts of docs/gallery are run and their figures shown
+	rm -rf docs/_gallery
+	$(BIN)/sphinx-build -E -W --keep-going -q docs docs/_build/html
+
 bench: $(READY)
 	$(BIN)/python benchmarks/costs.py
 
 notebooks: $(READY)
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/python tests/notebook_runs.py notebooks/*.ipynb
 
 $(READY): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -33,4 +40,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build docs/_gallery docs/_notebooks

@@ -16,15 +16,23 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules={"plot", "report", "sharpness"},
+    submodules={"figures", "plot", "report", "sharpness", "topology"},
     submod_attrs={
+        "barriers": ["Barrier", "barrier"],
+        "connectivity": ["Connection", "connect"],
+        "contrast": ["surface_difference"],
         "data_objective": ["DataObjective"],
         "directions": ["Plane", "interpolation", "random_plane"],
+        "exchange": ["export"],
         "objective": ["FunctionObjective", "Objective"],
         "operators": ["operator_of"],
         "operators.gauss_newton": ["FisherOperator", "GGNOperator"],
         "operators.hessian": ["HessianOperator"],
         "operators.selftest": ["OperatorError"],
+        "pca": ["pca_plane"],
+        "projection": ["Projection", "project"],
+        "planes": ["eigen_plane", "plane_through"],
+        "quadratic": ["QuadraticModel", "quadratic_from_slopes", "quadratic_model"],
         "resume": ["merge"],
         "space": ["ParameterSpace"],
         "spectra.along_training": ["along_training"],
@@ -38,18 +46,27 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "spectra.traces": ["Trace", "trace"],
         "store": ["load", "save"],
         "surface": ["evaluate"],
+        "trajectory": ["follow"],
     },
 )
 
 if TYPE_CHECKING:
-    from landscape import plot, report, sharpness
+    from landscape import figures, plot, report, sharpness, topology
+    from landscape.barriers import Barrier, barrier
+    from landscape.connectivity import Connection, connect
+    from landscape.contrast import surface_difference
     from landscape.data_objective import DataObjective
     from landscape.directions import Plane, interpolation, random_plane
+    from landscape.exchange import export
     from landscape.objective import FunctionObjective, Objective
     from landscape.operators import operator_of
     from landscape.operators.gauss_newton import FisherOperator, GGNOperator
     from landscape.operators.hessian import HessianOperator
     from landscape.operators.selftest import OperatorError
+    from landscape.pca import pca_plane
+    from landscape.planes import eigen_plane, plane_through
+    from landscape.projection import Projection, project
+    from landscape.quadratic import QuadraticModel, quadratic_from_slopes, quadratic_model
     from landscape.resume import merge
     from landscape.space import ParameterSpace
     from landscape.spectra.along_training import along_training
@@ -63,5 +80,6 @@ if TYPE_CHECKING:
     from landscape.spectra.traces import Trace, trace
     from landscape.store import load, save
     from landscape.surface import evaluate
+    from landscape.trajectory import follow
 
 __version__ = "0.1.0"

@@ -80,7 +80,7 @@ def curvature_map(
             objective, grid.plane(objective), grid.span, grid.points, tol=grid.tol, seed=grid.seed,
             label=checkpoint.resolve().name, out=out, progress=advance, **options,
         )  # fmt: skip
-    _told(found, out, plot.curvature_map(found))
+    _told(found, out, "Curvature over a plane", plot.curvature_map(found))
 
 
 def along_training(
@@ -127,7 +127,7 @@ def along_training(
             thresholds=_thresholds([f for f in folders if f[0] in taken], objective),
             progress=lambda step: advance(next(done), len(points), f"step {step}"),
         )  # fmt: skip
-    _told(found, out, plot.along_training(found))
+    _told(found, out, "Curvature along training", plot.along_training(found))
 
 
 def _thresholds(folders: list[tuple[int, Path]], objective: Objective) -> dict[int, float] | None:
@@ -149,13 +149,21 @@ def _thresholds(folders: list[tuple[int, Path]], objective: Objective) -> dict[i
     return edges
 
 
-def _told(found: xr.Dataset, out: Path, figure: Any) -> None:
+def _told(found: xr.Dataset, out: Path, title: str, figure: Any) -> None:
+    """Write the page, say what there is, and refuse to vouch for what is not converged."""
+    from landscape.plot.page import Section, write_page
+
     page = out.with_suffix(".html")
-    figure.write_html(page, include_plotlyjs=True)
-    products = int(found["products"].sum())
-    print(f"{out} and {page}: {products} products")
+    products, points = int(found["products"].sum()), found["converged"].size
     missed = int((found["converged"].values == 0).sum())
+    doubt = f"{missed} of {points} points are not converged; they are marked: raise --tol"
+    title = f"{title}: {found.attrs.get('label') or 'a solution'}"
+    lead = f"{points} points, {products} products with the Hessian."
+    sound = f"eigenvalues of all {points} points converged"
+    write_page(
+        page, title, lead, [Section("Eigenvalues", figures=[figure])], found.attrs,
+        [doubt] if missed else [], [] if missed else [sound],
+    )  # fmt: skip
+    print(f"{out} and {page}: {products} products")
     if missed:
-        raise console.Untrusted(
-            f"{missed} of {found['converged'].size} points are not converged; they are marked: raise --tol"
-        )
+        raise console.Untrusted(doubt)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
-import math
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,51 +11,39 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 
+from landscape import compared_spectra
+from landscape.compared_spectra import Asked, Spectrum
 from landscape.directions import random_plane
-from landscape.objective import Objective, digest
-from landscape.plot.table import Cell, Table
-from landscape.report import Subject, comparison_page, paper_figures
-from landscape.sharpness import (
-    ENTRIES,
-    Measurement,
-    SharpnessReport,
-    difference,
-    documents,
-    sharpness,
+from landscape.flatness_tables import (
+    MEASURES,
+    doubt_of,
+    flatness_table,
+    heading,
+    sentence,
+    settings_of,
 )
+from landscape.kept import keep, kept_report, kept_spectrum, spectrum_document
+from landscape.objective import Objective
+from landscape.pca import ENOUGH
+from landscape.plot.page import Section
+from landscape.plot.table import Table
+from landscape.plot.trails import WARN_SHARE
+from landscape.report import comparison_page, paper_figures
 from landscape.sharpness import MEASURES as REGISTRY
-from landscape.sharpness.paired import same_data
-from landscape.sharpness.registry import WORST_CASE
-from landscape.sharpness.verdicts import percent
+from landscape.sharpness import SharpnessReport, sharpness
+from landscape.sharpness.paired import differences
+from landscape.sharpness_page import verdicts_section
 from landscape.spectra.eigenpairs import ConvergenceWarning
+from landscape.subjects import Subject
 from landscape.surface import evaluate
+from landscape.together import Together, Way, together
+from landscape.trajectory_page import over_plane
+
+_MOST_TERMS = 2_000_000
+"""Numbers that a surface may keep of its terms: 16 MB. Above, differences of surfaces are not paired."""
 
 Progress = Callable[[int, int, str], None]
-
-MEASURES = ("gradient_norm", "lambda_max", "trace", "sam", "asam", "worst_l2", "average")
-QUICK: dict[str, dict[str, Any]] = {
-    "lambda_max": {"k": 1},
-    "trace": {"k": 1, "probes": 32},
-    "worst_l2": {"ladder": (), "m": None},
-    "worst_l2_adaptive": {"ladder": (), "m": None},
-    "worst_linf_adaptive": {"ladder": (), "m": None},
-    "average": {"ladder": (), "pairs": 20},
-    "average_adaptive": {"ladder": (), "pairs": 20},
-    "filter_average": {"ladder": (), "pairs": 20},
-}
-"""Settings of a comparison where they are not those of a full report: it shows one radius and one eigenvalue."""
-
-_HEADINGS = {
-    "gradient_norm": "gradient norm",
-    "lambda_max": "λ max",
-    "trace": "trace",
-    "sam": "SAM",
-    "asam": "ASAM",
-    "worst_l2": "worst case",
-    "average": "average case",
-}
 
 
 @dataclass
@@ -77,7 +61,9 @@ class Comparison:
         line_points: points of the lines; 0 leaves them out.
         seed: of directions and of every random draw.
         measures: names of sharpness measures, columns of the table.
-        settings: settings of the measures, by name; what is left out is as in :data:`QUICK`.
+        settings: settings of the measures, by name; what is left out is as in
+            :data:`landscape.flatness_tables.QUICK`.
+        spectrum: eigenvalues, and a density, to compute of each solution; None leaves them out.
     """
 
     folder: Path
@@ -87,9 +73,11 @@ class Comparison:
     seed: int = 0
     measures: Sequence[str] = MEASURES
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    spectrum: Asked | None = None
     subjects: list[Subject] = field(default_factory=list, init=False)
     doubts: list[str] = field(default_factory=list, init=False)
-    _rows: dict[str, list[list[Cell | str]]] = field(default_factory=dict, init=False)
+    _ways: dict[str, Together] = field(default_factory=dict, init=False)
+    _metrics: dict[str, dict[str, Mapping[str, float]]] = field(default_factory=dict, init=False)
     _reports: dict[str, dict[str, SharpnessReport]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -128,46 +116,88 @@ class Comparison:
                     "give each subject a label of its own"
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
-        surfaces: dict[str, xr.Dataset] = {}
-        lines: dict[str, xr.Dataset] = {}
         tell = progress or (lambda done, total, what: None)
+        found: dict[str, dict[str, Any]] = {kind: {} for kind in ("surfaces", "lines", "spectra")}
         for group, objective in objectives.items():
-            stem = self.folder / _slug(f"{label}-{group}")
-            for axes, points, kept in ((1, self.line_points, lines), (2, self.points, surfaces)):
-                if points:
-                    what = f"{group}: {'line' if axes == 1 else 'surface'}"
-                    kept[group] = evaluate(
-                        objective,
-                        random_plane(objective, seed=self.seed, axes=axes),
-                        span=self.span,
-                        points=points,
-                        out=f"{stem}-{axes}d.nc",
-                        label=label,
-                        executor="repeatable",  # a page made again shows the same digits
-                        progress=lambda done, total, what=what: tell(done, total, what),  # type: ignore[misc]
-                    )
-            metrics = objective.metrics(objective.theta)
-            report = self._report(objective, metrics["loss"], Path(f"{stem}.json"), tell, group)
-            self.doubts += [
-                f"{label}, {group}: {_heading(row.name)}: {_doubt(row)}"
-                for row in report.values()
-                if row.name in self.measures and _doubt(row)
-            ]
-            self._reports.setdefault(group, {})[label] = report
-            self._rows.setdefault(group, []).append(self._row(label, metrics, report))
-        self.subjects.append(Subject(label, surfaces, lines, settings or {}))
+            for kind, part in self._measured(label, group, objective, tell).items():
+                found[kind][group] = part
+        self.subjects.append(Subject(label, settings=settings or {}, **found))
+
+    def _measured(
+        self, label: str, group: str, objective: Objective, tell: Progress
+    ) -> dict[str, Any]:
+        """Everything about one solution on one group of data, by the field of a Subject it goes to."""
+        stem = self.folder / _slug(f"{label}-{group}")
+        told = objective.settings  # counting the terms themselves would cost a pass over the data
+        terms = int(told.get("tasks") or told.get("examples") or 1)
+        found: dict[str, Any] = {}
+        for axes, points, kind in ((1, self.line_points, "lines"), (2, self.points, "surfaces")):
+            if not points:
+                continue
+            what = f"{group}: {'line' if axes == 1 else 'surface'}"
+            plane = random_plane(objective, seed=self.seed, axes=axes)
+            found[kind] = evaluate(
+                objective,
+                plane,
+                span=self.span,
+                points=points,
+                out=f"{stem}-{axes}d.nc",
+                label=label,
+                executor="repeatable",  # a page made again shows the same digits
+                keep_terms=axes == 2 and points**2 * terms <= _MOST_TERMS,
+                progress=lambda done, total, what=what: tell(done, total, what),  # type: ignore[misc]
+            )
+        metrics = objective.metrics(objective.theta)
+        report = self._report(objective, metrics["loss"], Path(f"{stem}.json"), tell, group)
+        self.doubts += [
+            f"{label}, {group}: {heading(row.name)}: {doubt_of(row)}"
+            for row in report.values()
+            if row.name in self.measures and doubt_of(row)
+        ]
+        self._reports.setdefault(group, {})[label] = report
+        self._metrics.setdefault(group, {})[label] = metrics
+        if self.spectrum is not None:
+            file = Path(f"{stem}-spectrum.json")
+            top = self._spectrum(objective, metrics["loss"], file, self.spectrum, tell, group)
+            found["spectra"] = top
+            if not top.converged:
+                self.doubts.append(f"{label}, {group}: eigenvalues: {top.outcome}")
+        return found
+
+    def follow(
+        self,
+        group: str,
+        objective: Objective,
+        ways: Mapping[str, Way],
+        progress: Progress | None = None,
+    ) -> None:
+        """Also show where training went: the checkpoints of the runs on one plane, over one function.
+
+        Args:
+            group: which data the function is taken on.
+            objective: the function, the same for all runs.
+            ways: label -> ``(step, theta)`` in the order of training.
+            progress: called as ``progress(done, total, what)``.
+
+        Raises:
+            ValueError: fewer than three checkpoints, or one that does not fit.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._ways[group] = together(
+            objective, ways, self.folder / _slug(group), points=self.points or 25, seed=self.seed,
+            progress=progress or (lambda done, total, what: None),
+        )  # fmt: skip
 
     def tables(self) -> list[Table]:
         """One table of flatness numbers a group."""
-        columns = ["", "loss", *(_heading(name) for name in self.measures)]
-        caption = (
-            "of one and the same objective. ± is a standard error: over the objective's terms (tasks or examples) or "
-            "its parts (tasks or batches), for trace and average case over the random draws too. Where nothing was "
-            "sampled, λ max carries the interval that its residual guarantees. "
-        )
         return [
-            Table(f"Flatness, {group}", columns, rows, caption + self._radii())
-            for group, rows in self._rows.items()
+            flatness_table(
+                group,
+                [(label, self._metrics[group][label], found) for label, found in reports.items()],
+                self.measures,
+                self.settings,
+            )
+            for group, reports in self._reports.items()
         ]
 
     def report(self, group: str, label: str) -> SharpnessReport:
@@ -176,19 +206,25 @@ class Comparison:
 
     def verdict(self) -> list[str]:
         """Each subject against the first by the measures people ask for, one sentence a group."""
-        told = []
+        told = [sentence(g, reports, self.measures) for g, reports in self._reports.items()]
+        return [text for text in told if text]
+
+    def verdicts(self) -> Section:
+        """The paired verdicts of every subject against the first, a table for each group and subject."""
+        tables: list[Table] = []
+        texts: list[str] = []
         for group, reports in self._reports.items():
             (first, base), *others = reports.items()
-            asked = [
-                n for n in ("lambda_max", "trace", "sam") if n in self.measures
-            ] or self.measures
-            changes = [
-                f"{label}: " + ", ".join(f"{_heading(n)} {_change(n, base, report)}" for n in asked)
-                for label, report in others
-            ]
-            if changes:
-                told.append(f"On {group}, against {first}: {'; '.join(changes)}.")
-        return told
+            found = []
+            for label, report in others:
+                try:
+                    found.append(differences(base, report, first, label))
+                except ValueError as error:  # measured on other data: told, not compared
+                    texts.append(str(error))
+            part = verdicts_section(found, group)
+            tables += part.tables
+            texts += [part.text] if part.text else []
+        return Section("Which is flatter?", "\n\n".join(texts), tables=tables)
 
     def write(
         self,
@@ -225,14 +261,39 @@ class Comparison:
             title=title,
             lead=lead,
             settings={**(settings or {}), **chosen},
-            warnings=self.doubts,
+            warnings=[*self.doubts, *self._hidden()],
+            before=[section for section in [self.verdicts()] if section.tables],
+            after=[
+                over_plane(
+                    one.surface,
+                    one.paths,
+                    f"{group[:1].upper()}{group[1:]}: where training went",
+                    group,
+                )
+                for group, one in self._ways.items()
+            ],
         )
+
+    def _hidden(self) -> list[str]:
+        """What the plane of the ways does not show, a sentence for each group."""
+        told = []
+        for group, one in self._ways.items():
+            held = sum(float(v) for v in one.paths[0].attrs["variance"])
+            shares = np.concatenate([path["residual_share"].values for path in one.paths])
+            far = int((shares > WARN_SHARE).sum())
+            if held < ENOUGH or far:
+                told.append(
+                    f"{group}, where training went: the plane holds {held:.0%} of the variance of the checkpoints, and "
+                    f"{far} of {shares.size} lie off it by more than {WARN_SHARE:.0%} of their distance from the "
+                    "origin: the surface under them is not what training saw, their stems say what it was"
+                )
+        return told
 
     def _report(
         self, objective: Objective, loss: float, file: Path, tell: Progress, group: str
     ) -> SharpnessReport:
-        wanted = {name: _settings(name, self.settings) for name in self.measures}
-        kept = _kept(file, objective, loss, self.seed, wanted)
+        wanted = {name: settings_of(name, self.settings) for name in self.measures}
+        kept = kept_report(file, objective, loss, self.seed, wanted)
         if kept is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # flagged in the table instead
@@ -243,33 +304,25 @@ class Comparison:
                     settings=wanted,
                     progress=lambda done, total: tell(done, total, f"{group}: sharpness"),
                 )
-            document = kept.document() | {"point": _point(objective, loss)}
-            temporary = file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(documents.text(document), encoding="utf-8")
-            temporary.replace(file)
+            keep(file, kept.document(), objective, loss)
         return kept
 
-    def _row(
-        self, label: str, metrics: Mapping[str, float], report: SharpnessReport
-    ) -> list[Cell | str]:
-        row: list[Cell | str] = [label, Cell(metrics["loss"], metrics["loss_stderr"])]
-        for name in self.measures:
-            m = report[name]
-            doubt = _doubt(m)
-            if m.interval and (m.stderr is None or (m.stderr == 0 and m.bound > 0)):
-                row.append(Cell(m.value, None, *m.interval, doubt, bool(doubt)))
-            else:
-                row.append(Cell(m.value, m.stderr, None, None, doubt, bool(doubt)))
-        return row
-
-    def _radii(self) -> str:
-        shown = []
-        for name in self.measures:
-            chosen = _settings(name, self.settings)
-            for key, letter in (("rho", "ρ"), ("sigma", "σ")):
-                if key in chosen:
-                    shown.append(f"{_heading(name)}: {letter} = {chosen[key]:g}")
-        return "Radii: " + ", ".join(shown) + "." if shown else ""
+    def _spectrum(
+        self,
+        objective: Objective,
+        loss: float,
+        file: Path,
+        asked: Asked,
+        tell: Progress,
+        group: str,
+    ) -> Spectrum:
+        found = kept_spectrum(file, objective, loss, self.seed, asked)
+        if found is None:
+            tell(0, 1, f"{group}: eigenvalues")
+            found = compared_spectra.measure(objective, asked, self.seed)
+            keep(file, spectrum_document(found, objective, self.seed, asked), objective, loss)
+            tell(1, 1, f"{group}: eigenvalues")
+        return found
 
 
 def short_label(path: Path, among: Sequence[Path]) -> str:
@@ -285,72 +338,5 @@ def short_label(path: Path, among: Sequence[Path]) -> str:
     return str(path)
 
 
-def _settings(name: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """All settings of a measure: its defaults, and what was chosen instead."""
-    parameters = inspect.signature(REGISTRY[name]).parameters
-    defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
-    return {**defaults, **QUICK.get(name, {}), **chosen.get(name, {})}
-
-
-def _point(objective: Objective, loss: float) -> dict[str, Any]:
-    # Settings need not tell two functions apart; where they are taken, and their value there, do.
-    return {"theta_sha256": digest([objective.theta]), "loss": loss}
-
-
-def _kept(
-    file: Path,
-    objective: Objective,
-    loss: float,
-    seed: int,
-    wanted: Mapping[str, Mapping[str, Any]],
-) -> SharpnessReport | None:
-    """A report of the same objective at the same point, of the same seed and settings, if there is one."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        report, point = SharpnessReport.from_json(text), json.loads(text)["point"]
-        plain = json.loads(json.dumps(objective.settings, default=str))  # tuples come back as lists
-        same = (
-            set(wanted) <= set(report)
-            and report.objective == plain
-            and report.seed == seed
-            and point["theta_sha256"] == digest([objective.theta])
-            and np.isclose(point["loss"], loss, rtol=1e-4, atol=1e-12, equal_nan=True)
-            and all(
-                report.asked[name] == documents.canonical(settings)
-                for name, settings in wanted.items()
-            )
-        )
-    except (OSError, ValueError, LookupError, TypeError):
-        return None  # missing or damaged: computed again
-    return report if same else None
-
-
-def _doubt(row: Measurement) -> str:
-    """Why a value is not to be trusted; empty when it is."""
-    if not math.isfinite(row.value):
-        return row.note or f"the value is {row.value}"
-    if row.converged or (row.name in ENTRIES and ENTRIES[row.name].family == WORST_CASE):
-        return ""  # a largest rise is a lower bound anyway, and its note says so
-    return row.note or "not converged"
-
-
-def _heading(name: str) -> str:
-    return _HEADINGS.get(name, name.replace("_", " "))
-
-
 def _slug(text: str) -> str:
     return re.sub(r"[\W_]+", "-", text.lower()).strip("-")
-
-
-def _change(name: str, base: SharpnessReport, other: SharpnessReport) -> str:
-    """``"−12 % [−20, −4]"``: the paired difference in percent of the old value, with its 95 % interval."""
-    old, new = base[name], other[name]
-    share = new.value / old.value if old.value else math.nan
-    if not 0 <= share < math.inf:
-        return f"{old.value:.3g} → {new.value:.3g}"
-    if not same_data(base.objective, other.objective):
-        alike = base.context.get("params") == other.context.get("params")
-        change = difference(old, new, draws=alike).change
-        if change is not None:
-            return percent(change)
-    return percent((share - 1, share - 1, share - 1))

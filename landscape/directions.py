@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from landscape.normalization import RULES, normalized, orthogonalized, units
+from landscape.norms import BATCH_NORM
 from landscape.objective import Objective
 from landscape.space import ROLES, ParameterSpace
 
@@ -206,6 +207,7 @@ def interpolation(
     theta_a: Tensor,
     theta_b: Tensor,
     buffers: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
+    labels: tuple[str, str] = ("A", "B"),
 ) -> Plane:
     """The straight line from ``theta_a`` (``alpha = 0``) to ``theta_b`` (``alpha = 1``).
 
@@ -219,6 +221,7 @@ def interpolation(
         buffers: the networks' ``state_dict()`` (or buffers by name) at both ends, for an objective with
             ``norm="interpolated"``: batch-norm statistics then move with the parameters. With those of
             one end alone, the middle shows a barrier that is not there.
+        labels: names of the ends, for figures.
 
     Raises:
         ValueError: a shape that is not the objective's, two equal points, or buffers that do not agree
@@ -230,34 +233,73 @@ def interpolation(
     >>> line.point(0.5).tolist()
     [0.5, 0.5]
     """
-    for name, theta in (("theta_a", theta_a), ("theta_b", theta_b)):
-        if tuple(theta.shape) != (objective.space.size,):
-            raise ValueError(
-                f"{name} has shape {tuple(theta.shape)}, expected ({objective.space.size},)"
-            )
+    require_points(objective, theta_a=theta_a, theta_b=theta_b)
     start = theta_a.detach().to(objective.theta).clone()
     step = theta_b.detach().to(objective.theta) - start
     if not step.any():
         raise ValueError("theta_a and theta_b are equal: there is no line between them")
-    settings = {"kind": "interpolation", "normalize": "none", "axes": 1}
-    moving = {} if buffers is None else _moving(objective, *buffers)
+    moving = {} if buffers is None else moving_buffers(objective, *buffers)
+    first, last = labels
+    settings = {
+        "kind": "interpolation",
+        "normalize": "none",
+        "axes": 1,
+        "axis_titles": [f"α (0 at {first}, 1 at {last})"],
+        "directions": f"straight line from {first} to {last}",
+        "marks": [named_point(first, 0.0), named_point(last, 1.0)],
+        "refusals": stale_statistics(objective, last),
+    }
     return Plane(start, step[None], settings, moving)
 
 
-def _moving(
-    objective: Objective, start: Mapping[str, Tensor], end: Mapping[str, Tensor]
+def named_point(
+    label: str, alpha: float, beta: float = 0.0, residual: float = 0.0
+) -> dict[str, Any]:
+    """A point that figures draw with its name: one entry of the setting ``marks`` of a plane."""
+    return {"label": label, "alpha": alpha, "beta": beta, "loss": None, "residual": residual}
+
+
+def stale_statistics(objective: Objective, *others: str) -> list[str]:
+    """Why a surface that leads to the points named must not be trusted: batch norm keeps one end's statistics."""
+    module = getattr(objective, "module", None)
+    if module is None or getattr(objective, "norm", None) != "eval":
+        return []
+    stored = [m for m in module.modules() if isinstance(m, BATCH_NORM)]
+    if not any(getattr(m, "running_mean", None) is not None for m in stored):
+        return []
+    return [
+        "the batch-norm statistics stay those of one network while the weights move to "
+        f"{' and '.join(others)}, so barriers may be artefacts: use norm 'recalibrate' or 'interpolated'"
+    ]
+
+
+def require_points(objective: Objective, **thetas: Tensor) -> None:
+    """ValueError unless every point has the shape of the objective's."""
+    for name, theta in thetas.items():
+        if tuple(theta.shape) != (objective.space.size,):
+            raise ValueError(
+                f"{name} has shape {tuple(theta.shape)}, expected ({objective.space.size},)"
+            )
+
+
+def moving_buffers(
+    objective: Objective, start: Mapping[str, Tensor], *others: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Floating-point buffers by name, ``(2, ...)``: the value at the start and the step to the end."""
+    """Floating-point buffers by name, ``(networks, ...)``: the value at the start, the steps to the others."""
     known = set(objective.space.names)
     names = [name for name, t in start.items() if name not in known and t.is_floating_point()]
+    for which, end in zip(("second", "third"), others, strict=False):
+        for name in names:
+            if name not in end or end[name].shape != start[name].shape:
+                raise ValueError(
+                    f"buffer {name!r} is missing or of another shape in the {which} network: "
+                    f"expected networks of one architecture"
+                )
+    found = {}
     for name in names:
-        if name not in end or end[name].shape != start[name].shape:
-            raise ValueError(
-                f"buffer {name!r} is missing or of another shape in the second network: "
-                "expected two networks of one architecture"
-            )
-    placed = {name: [t[name].detach().to(objective.theta) for t in (start, end)] for name in names}
-    return {name: torch.stack([a, b - a]) for name, (a, b) in placed.items()}
+        first, *rest = (t[name].detach().to(objective.theta) for t in (start, *others))
+        found[name] = torch.stack([first, *(t - first for t in rest)])
+    return found
 
 
 def _direction(

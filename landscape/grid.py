@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,6 +22,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Index = tuple[int, ...]
 Span = float | tuple[float, float] | None
 
+# Settings of a plane that figures and reports show; what is computed does not depend on them.
+_AS_THEY_ARE = ("axis_titles", "directions")
+_SHOWN = (*_AS_THEY_ARE, "marks", "path", "cautions", "refusals")
+_BEYOND = 0.2  # how far a plane through points reaches beyond them, as a share of their extent
 _COARSEST = 5  # points a side of the coarsest lattice, at least
 
 
@@ -36,6 +41,8 @@ def axis(plane: Plane, span: Span, points: int) -> tuple[Array, tuple[float, flo
         beyond = (points - 1) // 4
         grid = (np.arange(points) - beyond) / (points - 1 - 2 * beyond)
         return grid, (float(grid[0]), float(grid[-1]))
+    if span is None and plane.settings.get("kind") == "through":
+        return _covering(plane.settings["marks"], points)
     if span is None:
         span = 1.0
     low, high = span if isinstance(span, tuple | list) else (-span, span)
@@ -45,6 +52,23 @@ def axis(plane: Plane, span: Span, points: int) -> tuple[Array, tuple[float, flo
     if low == -high:
         grid = (grid - grid[::-1]) / 2  # symmetric to the last bit, and exactly 0 in the middle
     return grid, (float(low), float(high))
+
+
+def _covering(marks: list[dict[str, Any]], points: int) -> tuple[Array, tuple[float, float]]:
+    """Coordinates that reach all points named and some way beyond, with 0 and 1 among them if they can be."""
+    reached = [float(mark[name]) for mark in marks for name in ("alpha", "beta")]
+    low, high = min(reached), max(reached)
+    margin = _BEYOND * (high - low)
+    low, high = low - margin, high + margin
+    steps = int((points - 1) / (high - low))  # between 0 and 1
+    while steps > 0:
+        below = math.ceil(-low * steps - 1e-9)
+        if points - 1 - below >= high * steps - 1e-9:
+            spare = points - 1 - below - math.ceil(high * steps - 1e-9)
+            grid = (np.arange(points) - below - spare // 2) / steps
+            return grid, (float(grid[0]), float(grid[-1]))
+        steps -= 1
+    return np.linspace(low, high, points), (low, high)
 
 
 def blank(
@@ -57,7 +81,9 @@ def blank(
     hashes = {"origin_sha256": digest([plane.origin]), "basis_sha256": digest([plane.basis])}
     if plane.buffers:
         hashes["buffers_sha256"] = digest(plane.buffers[name] for name in sorted(plane.buffers))
-    settings = {"objective": json_text(objective.settings), "plane": json_text(plane.settings)}
+    shown = {name: plane.settings[name] for name in _SHOWN if name in plane.settings}
+    own = {name: value for name, value in plane.settings.items() if name not in shown}
+    settings = {"objective": json_text(objective.settings), "plane": json_text(own)}
     attrs: dict[str, Any] = {
         "schema": SCHEMA,
         "label": label,
@@ -70,6 +96,7 @@ def blank(
         "direction_norms": list(plane.norms),
         "direction_cosine": plane.cosine,
         "origin_norm": float(plane.origin.double().norm()),
+        **{n: v if n in _AS_THEY_ARE else json_text(v) for n, v in shown.items() if v},
         **hashes,
         **settings,
         "fingerprint": hashlib.sha256(json_text([hashes, settings]).encode()).hexdigest(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def write(reports: Mapping[str, SharpnessReport], path: Path) -> Path:
     (first, base), *others = reports.items()
     found = [differences(base, report, first, label) for label, report in others]
     sections = [
-        Section("Which is flatter?", _chance(found), tables=[_verdicts(each) for each in found])
+        verdicts_section(found),
     ]
     sections = [s for s in sections if s.tables]
     ladders = {label: d for label, r in reports.items() if (d := _ladders(label, r)) is not None}
@@ -104,7 +104,12 @@ def _numbers(label: str, report: SharpnessReport) -> Table:
     return Table(f"Sharpness of {label}", columns, rows, caption)
 
 
-def _verdicts(found: Differences) -> Table:
+def verdicts_section(found: Sequence[Differences], where: str = "") -> Section:
+    """The paired verdicts as a section: one table for each comparison, and what chance alone would say."""
+    return Section("Which is flatter?", _chance(found), tables=[_verdicts(f, where) for f in found])
+
+
+def _verdicts(found: Differences, where: str = "") -> Table:
     rows: list[list[Cell | str]] = []
     for row in found:
         name = row.name if not row.settings else f"{row.name}, {_words(row.settings)}"
@@ -124,15 +129,17 @@ def _verdicts(found: Differences) -> Table:
         "Differences are paired: the same data, and the same draws where both have as many parameters. 'cannot tell': "
         "the 95 % interval holds 0. *: also after Holm's correction for all verdicts of the table."
     )
-    return Table(f"{found.second} against {found.first}", columns, rows, caption)
+    place = f", {where}" if where else ""
+    return Table(f"{found.second} against {found.first}{place}", columns, rows, caption)
 
 
-def _chance(found: list[Differences]) -> str:
-    return "\n\n".join(
-        f"{each.second} against {each.first}: were nothing different, about {0.05 * each.tested:.1f} of {each.tested} "
-        "verdicts would be flatter or sharper by chance."
-        for each in found
-        if each.tested
+def _chance(found: Sequence[Differences]) -> str:
+    told = [f"{0.05 * f.tested:.1f} of {f.tested} against {f.first}" for f in found if f.tested]
+    return (
+        f"Were nothing different, about this many verdicts of each table would be flatter or sharper by chance: "
+        f"{'; '.join(dict.fromkeys(told))}."
+        if told
+        else ""
     )
 
 

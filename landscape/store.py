@@ -20,8 +20,17 @@ CURVATURE_MAP = "landscape.curvature_map/1"
 ALONG_TRAINING = "landscape.along_training/1"
 """Schema of what :func:`landscape.spectra.along_training.along_training` returns."""
 
+TRAJECTORY = "landscape.trajectory/1"
+"""Schema of what :func:`landscape.trajectory.follow` returns."""
+
+DIFFERENCE = "landscape.difference/1"
+"""Schema of what :func:`landscape.contrast.surface_difference` returns."""
+
+CURVE = "landscape.curve/1"
+"""Schema of the training state that :func:`landscape.connect` keeps."""
+
 _NEEDED = {SCHEMA: ("loss", "evaluated", "alpha")}
-_LISTS = ("ignore", "direction_norms")  # NetCDF gives lists of one back as scalars
+_LISTS = ("ignore", "direction_norms", "axis_titles")  # NetCDF gives lists of one back as scalars
 
 
 def save(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:

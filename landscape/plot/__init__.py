@@ -10,7 +10,7 @@ Interactive figures are ``plotly.graph_objects.Figure``, paper figures ``matplot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import xarray as xr
@@ -24,22 +24,32 @@ from landscape.plot.curvature import (
     stability,
     wants_plotly,
 )
+from landscape.plot.following import along_path, trajectory
 from landscape.plot.ladders import consistency
+from landscape.plot.minima import topology
+from landscape.plot.overlaid import contour as contour_with
+from landscape.plot.overlaid import surface3d as surface3d_with
+from landscape.plot.sections import cross_sections
 from landscape.plot.sheet import Surfaces, gather
 
 Kind = Literal["surface3d", "contour", "line"]
 
 __all__ = [
+    "along_path",
     "along_training",
     "compare",
     "consistency",
     "contour",
+    "cross_sections",
     "curvature_map",
     "density",
+    "difference",
     "line",
     "spectrum",
     "stability",
     "surface3d",
+    "topology",
+    "trajectory",
 ]
 
 
@@ -50,6 +60,7 @@ def surface3d(
     title: str = "Loss surface",
     group: str | None = None,
     log: bool | None = None,
+    paths: Mapping[str, xr.Dataset] | None = None,
 ) -> Any:
     """The loss over a plane as a surface, its contours projected on the floor.
 
@@ -63,23 +74,18 @@ def surface3d(
         group: which data the loss was taken on (``"test episodes"``), stated in the footnote.
         log: vertical scale to start with; None: logarithmic above two decades. Interactive figures
             have a switch.
+        paths: label of a surface -> the way of training to it (`landscape.follow`), drawn over its panel with
+            stems from the loss in the plane to the true loss of each checkpoint.
 
     Returns:
         A ``plotly.graph_objects.Figure`` or a ``matplotlib.figure.Figure``.
 
     Raises:
         TypeError: not a Dataset.
-        ValueError: nothing finite to draw, more than four surfaces, or surfaces that must not be
-            compared (another normalization, ignored parameters, span, points or seed).
+        ValueError: nothing finite to draw, more than four surfaces, a path of no surface, or surfaces that
+            must not be compared (another normalization, ignored parameters, span, points or seed).
     """
-    sheet = gather(surface, axes=2, group=group)
-    if wants_plotly(backend):
-        from landscape.plot import interactive
-
-        return interactive.surface3d(sheet, title, log)
-    from landscape.plot import static
-
-    return static.surface3d(sheet, title, log)
+    return surface3d_with(gather(surface, axes=2, group=group), backend, title, log, paths)
 
 
 def contour(
@@ -89,20 +95,14 @@ def contour(
     title: str = "Loss contours",
     group: str | None = None,
     log: bool | None = None,
+    paths: Mapping[str, xr.Dataset] | None = None,
 ) -> Any:
     """The loss over a plane as filled contours; several side by side at the same levels.
 
     A cross marks the centre, which is the solution itself. Arguments, result and errors are those
     of `surface3d`, without a limit on the number of panels.
     """
-    sheet = gather(surface, axes=2, group=group)
-    if wants_plotly(backend):
-        from landscape.plot import interactive
-
-        return interactive.contour(sheet, title, log)
-    from landscape.plot import static
-
-    return static.contour(sheet, title, log)
+    return contour_with(gather(surface, axes=2, group=group), backend, title, log, paths)
 
 
 def line(
@@ -147,6 +147,51 @@ def line(
     return static.line(sheet, title, log, relative)
 
 
+def difference(
+    differences: Surfaces,
+    backend: Backend = "plotly",
+    *,
+    of: Literal["rise", "loss"] = "rise",
+    title: str | None = None,
+    group: str | None = None,
+    log: bool | None = None,
+) -> Any:
+    """Differences of surfaces on one diverging scale: blue where the second is lower, red where it is higher.
+
+    Dots mark what cannot be told from zero (95 % intervals).
+
+    Args:
+        differences: one Dataset of `landscape.surface_difference`, or several.
+        backend: ``"plotly"`` or ``"matplotlib"``.
+        of: ``"rise"``, the loss above each surface's own centre, which is a question of shape; ``"loss"``, the
+            losses themselves.
+        title: short title of the figure.
+        group: which data the loss was taken on, stated in the footnote.
+        log: logarithmic on both sides of zero, or linear; None: logarithmic where few differences are large.
+            Interactive figures have a switch.
+
+    Returns:
+        A ``plotly.graph_objects.Figure`` or a ``matplotlib.figure.Figure``.
+
+    Raises:
+        TypeError: not a Dataset.
+        ValueError: nothing finite to draw, or differences over other planes.
+    """
+    from landscape.plot import differences as interactive
+
+    many = [differences] if isinstance(differences, xr.Dataset) else list(differences)
+    contrasts = interactive.read(many, of)
+    attrs = dict(many[0].attrs)
+    group = attrs.get("group", "") if group is None else group
+    if title is None:
+        title = "Whose loss rises more?" if of == "rise" else "Difference of the losses"
+    if wants_plotly(backend):
+        return interactive.difference(contrasts, attrs, group, title, log, of)
+    from landscape.plot import differences_static as static
+
+    return static.difference(contrasts, attrs, group, title, log)
+
+
 def compare(
     surfaces: Sequence[xr.Dataset],
     kind: Kind = "surface3d",
@@ -168,7 +213,7 @@ def compare(
         ValueError: an unknown kind, or surfaces that must not be compared; the message names the
             attribute that differs.
     """
-    draw = {"surface3d": surface3d, "contour": contour, "line": line}
+    draw: dict[str, Callable[..., Any]] = {"surface3d": surface3d, "contour": contour, "line": line}
     if kind not in draw:
         raise ValueError(f"kind={kind!r} is not known; expected one of {', '.join(draw)}")
     return draw[kind](surfaces, backend, **options)

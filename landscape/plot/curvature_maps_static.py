@@ -16,6 +16,7 @@ from landscape.plot import style
 from landscape.plot.curvature_maps import Layer, layers, loss_levels
 from landscape.plot.paper import add_axes, new_figure, note_height, plain_text, wrapped_note
 from landscape.plot.readings import Map
+from landscape.plot.static import inside, tick_words
 from landscape.plot.words import map_note
 
 _NAMES = (r"$\lambda_{\max}$", r"$\lambda_{\min}$", r"$|\lambda_{\min} / \lambda_{\max}|$")
@@ -44,7 +45,7 @@ def curvature_map(maps: Sequence[Map], log: bool | None, title: str) -> Figure:
                 _panel(axes, maps, i, layer, colours)
                 axes.tick_params(labelleft=k == 0, labelbottom=i == len(maps) - 1)
                 if k == 0:
-                    axes.set_ylabel("β", labelpad=-2)
+                    axes.set_ylabel("β", labelpad=-1)
                     figure.text(
                         (0.06 + beside / 2) / width,
                         (box[1] + side / 2) / total,
@@ -100,8 +101,10 @@ def _panel(axes: Any, maps: Sequence[Map], i: int, layer: Layer, colours: Scalar
         0, 0, "P", color="white", markersize=4.5, markeredgecolor=style.INK, markeredgewidth=0.4
     )
     span = float(np.abs(m.alpha).max())
-    axes.set_xticks([-span, 0, span])
-    axes.set_yticks([-span, 0, span])
+    ticks = [-span, 0.0, span]
+    axes.set_xticks(ticks, tick_words(ticks))
+    axes.set_yticks(ticks, tick_words(ticks))
+    inside(axes, ticks)
 
 
 def _bar(figure: Figure, colours: ScalarMappable, layer: Layer, axes: Any) -> None:

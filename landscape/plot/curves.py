@@ -11,6 +11,7 @@ from landscape.plot import style
 from landscape.plot.chrome import TITLE_HEIGHT, add_switch, dress, hover, safe
 from landscape.plot.frames import PLAIN
 from landscape.plot.grid import arrange_legend
+from landscape.plot.marks_interactive import beside_lines, quadratics
 from landscape.plot.sheet import Sheet
 
 
@@ -45,6 +46,7 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
                 mode="lines",
                 connectgaps=False,
                 customdata=np.stack(p.known(), axis=-1),
+                meta={"columns": p.columns()},
                 hovertemplate=hover(p, flat=False),
                 line={
                     "color": style.colour(i),
@@ -55,8 +57,10 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
                 legendgroup=str(i),
             )
         )
+    quadratics(figure, sheet)
     kind = "paired difference" if relative else "mean"
-    remark = (f"band: ±{style.Z95} standard errors of the {kind}",) if bands else ()
+    seen = any((p.stderr > 0).any() for p in bands if p.stderr is not None)
+    remark = (f"band: ±{style.Z95} standard errors of the {kind}",) if seen else ()
     dress(figure, title, sheet.footnote(*remark))
     figure.update_layout(
         height=(400 if relative else 425) + TITLE_HEIGHT,
@@ -65,7 +69,7 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
         legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "font": {"size": 13}},
         xaxis={
             **PLAIN,
-            "title": {"text": style.axis_title("α", sheet.attrs), "standoff": 8},
+            "title": {"text": sheet.panels[0].titles[0], "standoff": 8},
         },
         yaxis={
             **PLAIN,
@@ -80,7 +84,9 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> go.Figur
             axis = {f"yaxis.{k}": v for k, v in _y_axis(sheet, state).items()}
             states.append([{"y": edges} if edges else {}, axis, list(range(len(bands)))])
         add_switch(figure, states, start)
-    arrange_legend(figure, [p.label for p in sheet.panels], TITLE_HEIGHT)
+    beside_lines(figure, sheet)
+    models = ["quadratic model"] if any(p.quadratic for p in sheet.panels) else []
+    arrange_legend(figure, [*(p.label for p in sheet.panels), *models], TITLE_HEIGHT)
     return figure
 
 

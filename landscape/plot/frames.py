@@ -88,8 +88,8 @@ def filled(x: Values, low: Values, high: Values, hue: str, **options: Any) -> go
         xs += [*x[run].tolist(), *x[run][::-1].tolist(), math.nan]
         ys += [*high[run].tolist(), *low[run][::-1].tolist(), math.nan]
     return go.Scatter(
-        x=xs,
-        y=ys,
+        x=np.asarray(xs, np.float32),
+        y=np.asarray(ys, np.float32),
         fill="toself",
         fillcolor=style.translucent(hue, 0.16),
         line={"width": 0},
@@ -104,16 +104,25 @@ def add_axis_switch(
 ) -> None:
     """Buttons that move all traces and one axis between the linear and the signed log scale."""
     arguments = []
+    # What both scales place alike stays: a page would hold it twice more.
+    moving = [key for key in MOVING if _differs(states, key)]
     for traces, layout in zip(states, layouts, strict=True):
         data: dict[str, list[Any]] = {}
-        for key in MOVING:
-            values = [_at(trace, key) for trace in traces]
-            if any(v is not None for v in values):
-                data[key] = [_digits(v) for v in values]
+        for key in moving:
+            data[key] = [_digits(_at(trace, key)) for trace in traces]
         moved = ("range", "tickvals", "ticktext")
         axes = {f"{name}.{k}": part[k] for name, part in layout.items() for k in moved}
         arguments.append([data, axes, list(range(len(traces)))])
     add_switch(figure, arguments, start)
+
+
+def _differs(states: Sequence[Traces], key: str) -> bool:
+    """Whether any trace has other values of ``key`` on the other scale."""
+    for traces in zip(*states, strict=True):
+        one, *others = (_at(trace, key) for trace in traces)
+        if one is not None and not all(np.array_equal(one, v, equal_nan=True) for v in others):
+            return True
+    return False
 
 
 def _at(trace: go.Scatter, key: str) -> Any:

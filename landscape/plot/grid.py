@@ -18,6 +18,8 @@ TOP = 40  # pixels above the panels for the buttons and the titles of the first 
 ROW_GAP = {"scene": 12, "axis": 86}
 COLUMN_GAP = {"scene": 8, "axis": 74}
 PHONE, TABLET = 620, 1000  # widths in pixels below which panels stand in one, in two columns
+_ROOM = 24  # characters of an axis title beside a scene on a phone
+PAIR = 800  # two scenes side by side need this much: what stands beside a box is cut off in less
 
 
 def axis_key(name: str, index: int) -> str:
@@ -52,29 +54,53 @@ def arrange(figure: go.Figure, labels: Sequence[str], *, kind: Kind, title_heigh
         }
         for label in labels
     ]
-    changes = {
-        columns: _placing(count, columns, kind, title_height)
-        for columns in sorted({1, min(2, wide), wide})
-    }
-    figure.layout.update(_nested(changes[wide]))
+    widths: list[tuple[float, int]] = [(PHONE, 1), (TABLET, min(2, wide)), (1e9, wide)]
+    if kind == "scene" and wide > 1:
+        widths.insert(1, (PAIR, 1))
+    placings = [(below, _placing(count, n, kind, title_height, below)) for below, n in widths]
+    if kind == "scene":
+        titles = _titles(figure, count)
+        for below, changes in placings:
+            changes |= {key: _short(text) if below == PHONE else text for key, text in titles}
+    widest = placings[-1][1]
+    figure.layout.update(_nested(widest))
     for i in range(count):
         for part in ("x", "y"):
-            figure.layout.annotations[i][part] = changes[wide][f"annotations[{i}].{part}"]
+            figure.layout.annotations[i][part] = widest[f"annotations[{i}].{part}"]
     figure.layout.meta = {
         "title_height": title_height,
-        "arrangements": [
-            {"below": PHONE, "layout": changes[1]},
-            {"below": TABLET, "layout": changes[min(2, wide)]},
-            {"below": 1e9, "layout": changes[wide]},
-        ],
+        "arrangements": [{"below": below, "layout": changes} for below, changes in placings],
     }
 
 
-def _placing(count: int, columns: int, kind: Kind, title_height: int) -> dict[str, Any]:
+def _titles(figure: go.Figure, count: int) -> list[tuple[str, str]]:
+    """The titles of the horizontal axes of all scenes, by their keys."""
+    return [
+        (f"{scene}.{name}.title.text", str(figure.layout[scene][name].title.text or ""))
+        for scene in (axis_key("scene", i) for i in range(count))
+        for name in ("xaxis", "yaxis")
+    ]
+
+
+def _short(title: str) -> str:
+    """A title without its unit where a phone has no room for it beside a box.
+
+    >>> _short("α (filter-normalized)"), _short("α (1 = from first.pt to second.pt)")
+    ('α (filter-normalized)', 'α')
+    """
+    return title if len(title) <= _ROOM else title.partition(" (")[0]
+
+
+def _placing(
+    count: int, columns: int, kind: Kind, title_height: int, below: float
+) -> dict[str, Any]:
     rows = math.ceil(count / columns)
+    phone = below == PHONE
+    # What a scene shows grows with its height: where it is higher than wide, its sides are cut off.
+    pair = 400 if below > TABLET else 330
     row_height = {
-        "scene": {1: 360 if count > 1 else 460, 2: 400}.get(columns, 360),
-        "axis": {1: 300 if count > 1 else 440, 2: 330}.get(columns, 235),
+        "scene": {1: 360 if count > 1 or phone else 460, 2: pair}.get(columns, 300),
+        "axis": {1: 300 if count > 1 or phone else 440, 2: 330}.get(columns, 235),
     }[kind]
     label_room = 24
     row_gap = ROW_GAP[kind] + label_room
@@ -83,7 +109,6 @@ def _placing(count: int, columns: int, kind: Kind, title_height: int) -> dict[st
     width = {1: 340, 2: 800}.get(columns, 1120)
     gap = COLUMN_GAP[kind] / width
     cell = (1 - gap * (columns - 1)) / columns
-    phone = columns == 1 and count > 1
     bottom = (48 if kind == "axis" else 8) + (58 if phone else 0)
     top = TOP + title_height + label_room
     out: dict[str, Any] = {
@@ -108,8 +133,9 @@ def _placing(count: int, columns: int, kind: Kind, title_height: int) -> dict[st
         if kind == "scene":
             out[f"{axis_key('scene', i)}.domain.x"] = x
             out[f"{axis_key('scene', i)}.domain.y"] = y
-            # A phone has no room beside the box; there the colour bar alone says "loss".
-            out[f"{axis_key('scene', i)}.zaxis.title.text"] = "" if phone else "loss"
+            # A narrow scene has no room beside the box; there the colour bar alone says "loss".
+            narrow = phone or columns > 2 or (columns == 2 and below <= TABLET)
+            out[f"{axis_key('scene', i)}.zaxis.title.text"] = "" if narrow else "loss"
         else:
             out[f"{axis_key('xaxis', i)}.domain"] = x
             out[f"{axis_key('yaxis', i)}.domain"] = y

@@ -10,15 +10,27 @@ import plotly.graph_objects as go
 from landscape.plot import style
 from landscape.plot.chrome import TITLE_HEIGHT, add_switch, dress, hover, safe
 from landscape.plot.grid import arrange, axis_key
+from landscape.plot.marks_interactive import (
+    label_contour,
+    label_surface,
+    moved_labels,
+    over_contour,
+    over_surface,
+    raised,
+)
 from landscape.plot.sheet import MAX_SCENES, Array, Scale, Sheet
 
 CAMERA = {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}, "center": {"x": 0.0, "y": 0.0, "z": -0.15}}
+FROM_ALPHA = {**CAMERA, "eye": {"x": 0.9, "y": -1.8, "z": 1.3}}
 FLOOR = 0.22  # how far under the lowest point the projected contours lie, in heights
 LIGHT = {"ambient": 0.72, "diffuse": 0.55, "specular": 0.06, "roughness": 0.9, "fresnel": 0.05}
 
 
-def surface3d(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
-    """Surfaces side by side: one scene each, one z range, one colour scale, one camera."""
+def surface3d(sheet: Sheet, title: str, log: bool | None, units: bool = True) -> go.Figure:
+    """Surfaces side by side: one scene each, one z range, one colour scale, one camera.
+
+    Without ``units`` the axes of the plane have their short titles.
+    """
     if len(sheet.panels) > MAX_SCENES:
         raise ValueError(
             f"a figure holds at most {MAX_SCENES} 3-D scenes, got {len(sheet.panels)}: browsers "
@@ -34,6 +46,7 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
             z=scale.place(p.loss),
             # A surface is asked for its hover data as [column][row], unlike every other trace.
             customdata=np.stack([a.T for a in p.known()], axis=-1),
+            meta={"columns": p.columns()},
             hovertemplate=hover(p),
             coloraxis="coloraxis",
             scene=axis_key("scene", i),
@@ -53,6 +66,9 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
         for i, p in enumerate(sheet.panels)
     ]
     figure = go.Figure(traces)
+    over_surface(figure, sheet, scale)
+    # Planes through named points have most of them on the near side of this one.
+    camera = FROM_ALPHA if any(p.marks for p in sheet.panels) else CAMERA
     quiet = {
         "showbackground": False,
         "gridcolor": style.GRID,
@@ -62,14 +78,15 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
         "title_font_size": 12,
         "linecolor": style.MUTED,
     }
-    for i in range(len(sheet.panels)):
+    for i, p in enumerate(sheet.panels):
         figure.layout[axis_key("scene", i)] = {
             "aspectmode": "cube",
-            "camera": CAMERA,
-            "xaxis": {**quiet, "nticks": 5, "title_text": style.axis_title("α", sheet.attrs)},
-            "yaxis": {**quiet, "nticks": 5, "title_text": style.axis_title("β", sheet.attrs)},
+            "camera": camera,
+            "xaxis": {**quiet, "nticks": 5, "title_text": _fitted(p.titles[0], units)},
+            "yaxis": {**quiet, "nticks": 5, "title_text": _fitted(p.titles[1], units)},
             "zaxis": {**quiet, **_z_axis(scale), "title_text": "loss"},
         }
+    label_surface(figure, sheet, scale)
     dress(figure, title, sheet.footnote())
     _colours(figure, scale)
     arrange(figure, [p.label for p in sheet.panels], kind="scene", title_height=TITLE_HEIGHT)
@@ -79,7 +96,7 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
 
 
 def contour(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
-    """Filled contours side by side, at the same levels; the centre is marked with a cross."""
+    """Filled contours side by side, at the same levels; a cross at the centre, or the plane's named points."""
     start = sheet.choose_log(log)
     scale = sheet.scale(start)
     first, last, step = scale.levels
@@ -92,6 +109,7 @@ def contour(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
                 y=p.beta,
                 z=scale.place(p.loss),
                 customdata=np.stack(p.known(), axis=-1),
+                meta={"columns": p.columns()},
                 hovertemplate=hover(p),
                 coloraxis="coloraxis",
                 name=safe(p.label),
@@ -103,30 +121,19 @@ def contour(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
             )
         )
     for i in range(len(sheet.panels)):
-        figure.add_trace(
-            go.Scatter(
-                x=[0],
-                y=[0],
-                mode="markers",
-                marker={"symbol": "cross-thin", "size": 11, "line": {"width": 2, "color": "white"}},
-                hoverinfo="skip",
-                showlegend=False,
-                xaxis=axis_key("x", i),
-                yaxis=axis_key("y", i),
-            )
-        )
+        over_contour(figure, sheet.panels[i], i)
         quiet = {"showgrid": False, "zeroline": False, "ticks": "outside", "ticklen": 4}
         figure.layout[axis_key("xaxis", i)] = {
             **quiet,
             "anchor": axis_key("y", i),
-            "title": {"text": style.axis_title("α", sheet.attrs), "standoff": 6},
+            "title": {"text": sheet.panels[i].titles[0], "standoff": 6},
             "nticks": 5,
             "constrain": "domain",
         }
         figure.layout[axis_key("yaxis", i)] = {
             **quiet,
             "anchor": axis_key("x", i),
-            "title": {"text": style.axis_title("β", sheet.attrs), "standoff": 2},
+            "title": {"text": sheet.panels[i].titles[1], "standoff": 2},
             "nticks": 5,
             "scaleanchor": axis_key("x", i),
             "constrain": "domain",
@@ -134,9 +141,16 @@ def contour(sheet: Sheet, title: str, log: bool | None) -> go.Figure:
     dress(figure, title, sheet.footnote())
     _colours(figure, scale)
     arrange(figure, [p.label for p in sheet.panels], kind="axis", title_height=TITLE_HEIGHT)
+    for i, p in enumerate(sheet.panels):
+        label_contour(figure, p, i)
     if sheet.can_log:
         _switch(figure, sheet, start)
     return figure
+
+
+def _fitted(title: str, unit: bool) -> str:
+    """A title that fits beside a box in 3-D: without its unit where it is long."""
+    return title if unit and len(title) <= 44 else title.partition(" (")[0]
 
 
 def _colours(figure: go.Figure, scale: Scale) -> None:
@@ -171,7 +185,7 @@ def _switch(figure: go.Figure, sheet: Sheet, start: bool) -> None:
         scale = sheet.scale(log)
         prefix = "contours.z" if solid else "contours"
         first, last, step = scale.levels
-        data = {
+        data: dict[str, Any] = {
             "z": [_digits(scale.place(p.loss)) for p in sheet.panels],
             f"{prefix}.start": first,
             f"{prefix}.end": last,
@@ -188,7 +202,15 @@ def _switch(figure: go.Figure, sheet: Sheet, start: bool) -> None:
                 layout |= {
                     f"{axis_key('scene', i)}.zaxis.{k}": v for k, v in _z_axis(scale).items()
                 }
-        states.append([data, layout, list(range(count))])
+        traces = list(range(count))
+        if solid and len(figure.data) > count:
+            above = raised(sheet, scale)
+            blanks = [None] * len(above)
+            data |= {k: [v] * count + blanks for k, v in data.items() if k != "z"}
+            data["z"] = [*data["z"], *above]
+            traces += range(count, count + len(above))
+            layout |= moved_labels(sheet, scale)
+        states.append([data, layout, traces])
     add_switch(figure, states, start)
 
 

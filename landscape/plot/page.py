@@ -6,11 +6,14 @@ content security policy forbids it to load anything else.
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape, unescape
 from importlib.resources import files
 from pathlib import Path
@@ -20,9 +23,16 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from landscape.plot.dark import DARK
 from landscape.plot.table import Cell, Table
+from landscape.plot.table_data import csv_text, records
 
 __all__ = ["Cell", "Section", "Table", "write_page"]
+
+_SCRIPTS = ("values", "colours", "figures", "scenes", "buttons", "numbers", "start")
+_BUTTON_ROOM = (
+    26  # pixels that plotly's own buttons take above a figure; a page has buttons of its own
+)
 
 # 'unsafe-eval' is for plotly's own shader compiler; with every source of the net shut, what
 # remains is the script in this file.
@@ -56,10 +66,14 @@ def write_page(
     sections: Sequence[Section],
     settings: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    checks: Sequence[str] = (),
 ) -> Path:
     """Write a page as one HTML file that works offline.
 
-    The file appears whole or not at all: it is written beside its place and then moved there.
+    The file appears whole or not at all: it is written beside its place and then moved there. Figures are drawn
+    when they come into sight; all scenes of the page turn together; figures, tables and all numbers can be
+    saved from the page; it follows the reader's light or dark colours and is used by keyboard too (a figure with
+    the focus: arrows turn it, + and - move it, r turns it back, l changes its scale).
 
     Args:
         path: the file; its folder is made when missing.
@@ -68,6 +82,7 @@ def write_page(
         sections: the parts, in order.
         settings: everything that changes a number; shown in a fold-out, JSON texts unfolded.
         warnings: what the reader should distrust; shown in a box above everything else.
+        checks: what was looked at and found in order; shown in the same box.
 
     Returns:
         The path of the file.
@@ -76,7 +91,7 @@ def write_page(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    body = _body(title, lead, sections, settings, warnings)
+    body = _body(title, lead, sections, settings, warnings, checks)
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -85,7 +100,10 @@ def write_page(
     )
     scripts = ""
     if any(section.figures for section in sections):
-        scripts = f"<script>{get_plotlyjs()}</script>\n<script>\n{_resource('page.js')}</script>\n"
+        scripts = f'<script type="application/gzip" id="plotly">{_plotly()}</script>\n'
+    if any(section.figures or section.tables for section in sections):
+        ours = "\n".join(_resource(f"{name}.js") for name in _SCRIPTS)
+        scripts += f'<script>\n(function () {{\n"use strict";\n{ours}}})();\n</script>\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -102,23 +120,22 @@ def _body(
     sections: Sequence[Section],
     settings: Mapping[str, Any],
     warnings: Sequence[str],
+    checks: Sequence[str],
 ) -> str:
     parts = ["<body>", "<main>", f"<header><h1>{escape(title)}</h1>"]
     parts.append(f'<div class="lead">{_paragraphs(lead)}</div>')
-    if len(sections) > 1:
-        links = "".join(
-            f'<a href="#section-{i}">{escape(s.title)}</a>' for i, s in enumerate(sections, 1)
-        )
-        parts.append(f"<nav>{links}</nav>")
     parts.append("</header>")
-    if warnings:
-        items = "".join(f"<li>{escape(text)}</li>" for text in warnings)
-        parts.append(f'<aside class="distrust"><h2>What to distrust</h2><ul>{items}</ul></aside>')
+    parts.append(_health(warnings, checks))
+    links = "".join(
+        f'<a href="#section-{i}">{escape(s.title)}</a>' for i, s in enumerate(sections, 1)
+    )
+    navigation = f"<nav>{links}</nav>" if len(sections) > 1 else ""
+    parts.append(f'<div class="bar">{navigation}</div>')
     drawn = 0
     for i, section in enumerate(sections, 1):
         parts.append(f'<section id="section-{i}"><h2>{escape(section.title)}</h2>')
         parts.append(_paragraphs(section.text))
-        parts += [table.to_html() for table in section.tables]
+        parts += [_table(table) for table in section.tables]
         for figure in section.figures:
             drawn += 1
             parts.append(_figure(figure, f"figure-{drawn}"))
@@ -128,32 +145,97 @@ def _body(
             "<section><h2>Settings</h2><details><summary>Everything that changes a number"
             f"</summary>{_tree(settings)}</details></section>"
         )
+    parts.append(_json("page-data", "id", _data(title, lead, sections, settings, warnings, checks)))
+    parts.append(_json("dark-colours", "id", DARK))
     return "\n".join([*parts, "</main>", "</body>", ""])
 
 
+def _health(warnings: Sequence[str], checks: Sequence[str]) -> str:
+    """What to distrust, or that nothing was found; and what was looked at."""
+    if not warnings and not checks:
+        return ""
+    kind, head = (
+        ("distrust", "What to distrust") if warnings else ("sound", "Nothing to distrust was found")
+    )
+    told = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+    found = "".join(f"<li>{escape(text)}</li>" for text in checks)
+    looked = (
+        f"<details><summary>What was checked and found in order</summary><ul>{found}</ul></details>"
+    )
+    return (
+        f'<aside class="health {kind}"><h2>{head}</h2>'
+        + (f"<ul>{told}</ul>" if told else "")
+        + (looked if found else "")
+        + "</aside>"
+    )
+
+
+def _data(
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    settings: Mapping[str, Any],
+    warnings: Sequence[str],
+    checks: Sequence[str],
+) -> dict[str, Any]:
+    """What the page says beside its figures, for those who read it by a program."""
+    return {
+        "title": title,
+        "lead": lead,
+        "warnings": list(warnings),
+        "checks": list(checks),
+        "tables": [
+            {"title": t.title, "caption": t.caption, "rows": records(t)}
+            for section in sections
+            for t in section.tables
+        ],
+        "settings": _plain(settings),
+    }
+
+
+def _table(table: Table) -> str:
+    return table.to_html() + _json(
+        "table-data", "class", {"csv": csv_text(table), "latex": table.to_latex()}
+    )
+
+
 def _figure(figure: go.Figure, name: str) -> str:
-    """A figure with its title and footnote as text of the page, which wraps on narrow screens."""
+    """A figure with its title, footnote and buttons as elements of the page, which wrap on narrow screens."""
     drawing = json.loads(figure.to_json())
     layout = drawing["layout"]
     layout.pop("template", None)
     meta = layout.get("meta")
-    caption = ""
+    caption, spare, label = "", 0, "figure"
+    if layout.get("updatemenus"):
+        spare += _BUTTON_ROOM
     if isinstance(meta, dict) and "title_height" in meta:
         words = layout.pop("title", {})
         title = unescape(words.get("text", ""))
         note = unescape(words.get("subtitle", {}).get("text", ""))
         caption = f"<figcaption><b>{escape(title)}</b> <span>{escape(note)}</span></figcaption>"
-        spare = meta["title_height"]
+        label = escape(f"{title}. {note}")
+        spare += meta["title_height"]
+        meta["title"] = words  # a picture that leaves the page takes it along
+    if spare and "height" in layout:
         layout["height"] -= spare
         layout["margin"]["t"] -= spare
-        for arrangement in meta.get("arrangements", ()):
-            arrangement["layout"]["height"] -= spare
-            arrangement["layout"]["margin.t"] -= spare
+        for arrangement in (meta or {}).get("arrangements", ()):
+            changes = arrangement["layout"]
+            changes["height"] -= spare
+            changes["margin.t"] -= spare
+            arrangement["layout"] = {
+                k: v for k, v in changes.items() if not k.startswith("updatemenus")
+            }
+    keys = "Arrow keys turn, plus and minus move, r resets, l changes the scale."
     return (
-        f'<figure class="plot">{caption}<div class="canvas" id="{name}"></div>'
-        "</figure>\n"
-        f"<script>drawFigure({json.dumps(name)}, {_script_json(drawing)});</script>"
+        f'<figure class="plot">{caption}<div class="canvas" id="{name}" tabindex="0" role="img" '
+        f'aria-label="{label} {keys}"></div>{_json("drawing", "class", drawing)}</figure>'
     )
+
+
+def _json(name: str, attribute: str, value: Any) -> str:
+    """Data for the page's script; never run."""
+    return f'<script type="application/json" {attribute}="{name}">{_script_json(value)}</script>'
 
 
 def _script_json(value: Any) -> str:
@@ -185,6 +267,18 @@ def _tree(value: Any) -> str:
     return f"<code>{escape(str(value))}</code>"
 
 
+def _plain(value: Any) -> Any:
+    """Settings as JSON can hold them, JSON texts unfolded; what is not finite is told as text."""
+    value = _unfold(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
 def _unfold(value: Any) -> Any:
     """JSON text of an attribute as what it says; arrays as lists; anything else as it is."""
     if isinstance(value, np.ndarray | np.generic):
@@ -197,5 +291,11 @@ def _unfold(value: Any) -> Any:
     return value
 
 
+@cache
+def _plotly() -> str:
+    """Plotly's script, a third of its size: compressed, as text. The page unpacks it when it is opened."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")
+
+
 def _resource(name: str) -> str:
-    return files("landscape.plot").joinpath(name).read_text(encoding="utf-8")
+    return files("landscape.plot").joinpath("web", name).read_text(encoding="utf-8")

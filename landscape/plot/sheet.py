@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from landscape.plot import style
+from landscape.plot.marks import Mark, Path, Quadratic, marks_of, path_of, quadratic_of
 
 Array = NDArray[np.float32]
 Surfaces = xr.Dataset | Sequence[xr.Dataset]
@@ -61,10 +62,19 @@ class Panel:
     stderr: Array | None
     accuracy: Array | None
     paired: tuple[Array, Array] | None = None  # rise over the centre, term by term, and its error
+    titles: tuple[str, str] = ("α", "β")
+    marks: tuple[Mark, ...] = ()
+    path: Path | None = None
+    quadratic: Quadratic | None = None
 
     def known(self) -> list[Array]:
         """The loss, then its standard error and the accuracy where the file has them."""
         return [a for a in (self.loss, self.stderr, self.accuracy) if a is not None]
+
+    def columns(self) -> list[str]:
+        """What the arrays of `known` are."""
+        named = {"loss": self.loss, "stderr": self.stderr, "accuracy": self.accuracy}
+        return [name for name, values in named.items() if values is not None]
 
     def rise(self) -> Panel:
         """A line as its rise above its own loss at the centre.
@@ -72,10 +82,12 @@ class Panel:
         Its standard error is that of the paired differences: the two losses are of the same terms, so
         that their errors are correlated. Without it in the file there is none.
         """
+        model = None if self.quadratic is None else replace(self.quadratic, loss=0.0)
         if self.paired is not None and not self.alpha.all():
-            return replace(self, loss=self.paired[0], stderr=self.paired[1])
+            return replace(self, loss=self.paired[0], stderr=self.paired[1], quadratic=model)
         centre = self.loss[int(np.argmin(np.abs(self.alpha)))]
-        return replace(self, loss=np.asarray(self.loss - centre, np.float32), stderr=None)
+        rise = np.asarray(self.loss - centre, np.float32)
+        return replace(self, loss=rise, stderr=None, quadratic=model)
 
     def band(self, floor: float | None = None) -> tuple[Array, Array]:
         """Outline of the 95% band of a line: one closed polygon per run of finite points.
@@ -211,6 +223,12 @@ def require_comparable(surfaces: Sequence[xr.Dataset]) -> None:
     """
     first = surfaces[0]
     for other in surfaces[1:]:
+        kinds = [_family(s) for s in (first, other)]
+        if kinds[0] != kinds[1] and all(kinds):
+            raise ValueError(
+                f"surfaces must not be compared: the kind of plane differs ({label_of(first)!r} has "
+                f"{kinds[0]!r}, {label_of(other)!r} has {kinds[1]!r}); draw them in separate figures"
+            )
         for name in MUST_AGREE:
             a, b = _setting(first, name), _setting(other, name)
             if a != b:
@@ -243,6 +261,12 @@ def _setting(surface: xr.Dataset, name: str) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value
+
+
+def _family(surface: xr.Dataset) -> str:
+    """Kind of plane; a line and a curve between the same two points may be drawn together."""
+    kind = style.plane_kind(surface.attrs)
+    return "interpolation" if kind == "curve" else kind
 
 
 def _require_axes(surface: xr.Dataset, axes: int) -> None:
@@ -281,4 +305,8 @@ def _panel(surface: xr.Dataset, index: int) -> Panel:
         stderr=array("loss_stderr"),
         accuracy=array("accuracy"),
         paired=None if rise is None or rise_stderr is None else (rise, rise_stderr),
+        titles=(style.axis_title("α", surface.attrs), style.axis_title("β", surface.attrs)),
+        marks=marks_of(surface.attrs),
+        path=path_of(surface.attrs),
+        quadratic=quadratic_of(surface.attrs),
     )

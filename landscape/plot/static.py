@@ -5,6 +5,7 @@ Sizes are laid out in inches by hand: the automatic layouts of matplotlib leave 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,10 +16,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from landscape.plot import style
+from landscape.plot import marks_static, style
 from landscape.plot.paper import DASHES, add_axes, new_figure, note_height, plain_text, wrapped_note
 from landscape.plot.sheet import MAX_SCENES, Scale, Sheet
 
+_SHORT = 4  # characters of a number beside a tick that has room
 FLOOR = 0.3  # how far under the lowest point the projected contours lie, in heights
 
 
@@ -44,6 +46,9 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> Figure:
             box = (column * cell, foot + (rows - 1 - row) * tall, cell, tall)
             axes = add_axes(figure, box, projection="3d")
             _draw_surface(axes, panel.alpha, panel.beta, scale.place(panel.loss), scale)
+            marks_static.over_surface(axes, panel, scale)
+            for axis, name in ((axes.xaxis, panel.titles[0]), (axes.yaxis, panel.titles[1])):
+                axis.set_label_text(_short(name))
             # A label inside the box of the axes: 3-D axes keep much room above themselves.
             axes.text2D(
                 0.5,
@@ -55,12 +60,12 @@ def surface3d(sheet: Sheet, title: str, log: bool | None) -> Figure:
                 fontweight="bold",
             )
         inner = rows * tall
-        _colorbar(figure, scale, (width - bar + 0.1, foot + inner * 0.18, 0.09, inner * 0.64))
+        colorbar(figure, scale, (width - bar + 0.1, foot + inner * 0.18, 0.09, inner * 0.64))
         return figure
 
 
 def contour(sheet: Sheet, title: str, log: bool | None) -> Figure:
-    """Filled contours at the same levels; the centre is marked with a cross."""
+    """Filled contours at the same levels; a cross at the centre, or the plane's named points."""
     count = len(sheet.panels)
     scale = sheet.scale(sheet.choose_log(log))
     columns = min(count, 4)
@@ -78,7 +83,7 @@ def contour(sheet: Sheet, title: str, log: bool | None) -> Figure:
             box = (left + column * (side + gap), foot + (rows - 1 - row) * step, side, side)
             axes = add_axes(figure, box)
             z = np.ma.masked_invalid(scale.place(panel.loss))
-            edges = _levels(scale)
+            edges = level_values(scale)
             filled = axes.contourf(
                 panel.alpha,
                 panel.beta,
@@ -90,21 +95,27 @@ def contour(sheet: Sheet, title: str, log: bool | None) -> Figure:
             )
             filled.set_edgecolor("face")  # hides the hairlines between areas in PDF viewers
             axes.contour(
-                panel.alpha, panel.beta, z, levels=edges, colors="white", linewidths=0.35, alpha=0.7
-            )
-            axes.plot(0, 0, "+", color="white", markersize=6, markeredgewidth=1.1)
+                panel.alpha, panel.beta, z, levels=edges, colors="white", linewidths=0.35, alpha=0.7,
+                linestyles="solid",
+            )  # fmt: skip
+            marks_static.over_contour(axes, panel)
             axes.set_title(plain_text(panel.label), fontweight="bold", pad=3)
             axes.set_aspect("equal")
-            span = float(np.abs(panel.alpha).max())
-            axes.set_xticks([-span, 0, span])
-            axes.set_yticks([-span, 0, span])
+            ticks = three_ticks(panel.alpha)
+            names = tick_words(ticks)
+            axes.set_xticks(ticks, names)
+            axes.set_yticks(ticks, names)
             axes.tick_params(labelleft=column == 0, labelbottom=row == rows - 1)
+            if columns > 1:
+                inside(axes, ticks)
             if row == rows - 1:
-                axes.set_xlabel("α", labelpad=1)
+                axes.set_xlabel(_fitted(sheet, 0, side), labelpad=1)
             if column == 0:
-                axes.set_ylabel("β", labelpad=-2)
+                axes.set_ylabel(
+                    _fitted(sheet, 1, side), labelpad=-2 if max(map(len, names)) < 3 else 0
+                )
         inner = side + (rows - 1) * step
-        _colorbar(figure, scale, (width - bar + 0.12, foot, 0.09, inner))
+        colorbar(figure, scale, (width - bar + 0.12, foot, 0.09, inner))
         return figure
 
 
@@ -117,6 +128,8 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> Figure:
         bands = any(p.stderr is not None for p in sheet.panels)
         kind = "paired standard errors" if relative else "standard errors"
         remark = [f"band ±{style.Z95} {kind}"] if bands else []
+        if any(p.quadratic is not None for p in sheet.panels):
+            remark.append("dotted: quadratic model at the centre")
         note = wrapped_note(sheet.footnote(*remark), width)
         foot = 0.36 + note_height(note)
         longest = max(len(p.label) for p in sheet.panels)
@@ -143,12 +156,13 @@ def line(sheet: Sheet, title: str, log: bool | None, relative: bool) -> Figure:
             finite = p.loss[np.isfinite(p.loss)]
             if finite.size:
                 ends.append((float(finite[-1]), plain_text(p.label), style.colour(i)))
-        span = float(np.abs(sheet.panels[0].alpha).max())
-        axes.set_xlim(-span, span)
+        marks_static.beside_lines(axes, sheet)
+        axes.set_xlim(float(sheet.panels[0].alpha.min()), float(sheet.panels[0].alpha.max()))
         axes.set_yticks([10.0**t for t in scale.ticks] if start else scale.ticks, scale.labels)
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlabel(style.axis_title("α", sheet.attrs), labelpad=1)
+        marks_static.quadratics(axes, sheet, start)
+        axes.set_xlabel(sheet.panels[0].titles[0], labelpad=1)
         axes.set_ylabel("loss − loss at the centre" if relative else "loss", labelpad=2)
         _end_labels(axes, ends, height - foot)
         return figure
@@ -158,7 +172,7 @@ def _draw_surface(axes: Axes3D, alpha: Any, beta: Any, z: Any, scale: Scale) -> 
     floor, ceiling = scale.padded(FLOOR, 0.02)
     norm = Normalize(scale.low, scale.high)
     x, y = np.meshgrid(alpha, beta)
-    edges = _levels(scale)
+    edges = level_values(scale)
     axes.contour(
         x,
         y,
@@ -184,15 +198,17 @@ def _draw_surface(axes: Axes3D, alpha: Any, beta: Any, z: Any, scale: Scale) -> 
     )
     surface.set_edgecolor("face")  # hides the hairlines between patches in PDF viewers
     axes.set_zlim(floor, ceiling)
-    span = float(np.abs(alpha).max())
-    axes.set_xticks([-span, 0, span])
-    axes.set_yticks([-span, 0, span])
+    ticks = three_ticks(alpha)
+    axes.set_xticks(ticks, tick_words(ticks))
+    axes.set_yticks(ticks, tick_words(ticks))
     keep = list(zip(scale.ticks, scale.labels, strict=True))[:: 2 if len(scale.ticks) > 5 else 1]
     axes.set_zticks([t for t, _ in keep], [label for _, label in keep])
     axes.set_xlabel("α", labelpad=-9)
     axes.set_ylabel("β", labelpad=-9)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_tick_params(pad=-3.5, labelsize=style.PAPER_FONT_SIZE - 2)
+        axis.set_tick_params(
+            pad=-1.5 if axis is axes.zaxis else -3.5, labelsize=style.PAPER_FONT_SIZE - 2
+        )
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
         axis.line.set_color(style.MUTED)
         axis._axinfo["grid"].update(color=style.GRID, linewidth=0.35)
@@ -201,7 +217,42 @@ def _draw_surface(axes: Axes3D, alpha: Any, beta: Any, z: Any, scale: Scale) -> 
     axes.patch.set_visible(False)  # panels overlap a little: nothing may be painted over
 
 
-def _levels(scale: Scale) -> list[float]:
+def three_ticks(coordinates: Any) -> list[float]:
+    """Ticks at both ends and the centre of an axis that is symmetric with short numbers; else at round values."""
+    low, high = float(coordinates.min()), float(coordinates.max())
+    short = low == -high and len(style.number(high)) <= _SHORT
+    return [low, 0.0, high] if short else style.linear_ticks(low, high, 3)[0]
+
+
+def tick_words(ticks: Sequence[float]) -> list[str]:
+    """Numbers beside ticks, in as few characters as they need."""
+    return [style.number(v).replace("-", "−") for v in ticks]
+
+
+def inside(axes: Axes, ticks: Sequence[float]) -> None:
+    """Keep the labels at both ends of a horizontal axis within it: the next panel's begin right beside."""
+    low, high = axes.get_xlim()
+    for tick, label in zip(ticks, axes.get_xticklabels(), strict=True):
+        share = (tick - low) / (high - low)
+        label.set_horizontalalignment(
+            "left" if share < 0.05 else "right" if share > 0.95 else "center"
+        )
+
+
+def _short(title: str) -> str:
+    """An axis title without its unit: there is no room beside a box in 3-D."""
+    return plain_text(title.partition(" (")[0])
+
+
+def _fitted(sheet: Sheet, axis: int, inches: float) -> str:
+    """The axis title with its unit, if that is one for all panels and fits beside ``inches`` of panel."""
+    titles = {p.titles[axis] for p in sheet.panels}
+    title = sheet.panels[0].titles[axis]
+    return plain_text(title) if len(titles) == 1 and len(title) * 0.058 < inches else _short(title)
+
+
+def level_values(scale: Scale) -> list[float]:
+    """Contour levels strictly inside a scale, as positions on it."""
     first, last, step = scale.levels
     count = round((last - first) / step) + 1
     values = (float(f"{first + k * step:.9g}") for k in range(count))
@@ -234,12 +285,13 @@ def _end_labels(axes: Axes, ends: list[tuple[float, str, str]], inches: float) -
         )
 
 
-def _colorbar(figure: Figure, scale: Scale, box: tuple[float, float, float, float]) -> None:
+def colorbar(figure: Figure, scale: Scale, box: tuple[float, float, float, float]) -> None:
+    """A colour bar in a box given in inches, drawn as vectors."""
     axes = add_axes(figure, box)
     colours = ScalarMappable(Normalize(scale.low, scale.high), style.SEQUENTIAL)
     bar = figure.colorbar(colours, cax=axes)
     bar.set_ticks(scale.ticks, labels=scale.labels)
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
-    bar.solids.set_edgecolor("face")  # type: ignore[union-attr]
+    bar.solids.set(edgecolor="face", rasterized=False)  # type: ignore[union-attr]
     axes.set_title("loss", fontsize=style.PAPER_FONT_SIZE - 1, pad=4)

@@ -48,6 +48,8 @@ PAPER: dict[Any, Any] = {
 Z95 = 1.96  # half-width of a 95% normal interval, in standard errors
 LOG_WHEN_ABOVE = 100.0  # a loss range of more than two decades is unreadable on a linear scale
 
+# Words for files that do not say it themselves.
+_KINDS = {"interpolation": "straight line between two points", "pca": "PCA plane"}
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -152,9 +154,16 @@ def words(value: Any) -> list[str]:
 def axis_title(name: str, attrs: Mapping[str, Any]) -> str:
     """The title of a direction's axis, with the rule that gives it its unit.
 
+    A surface whose plane names its axes (``axis_titles``) has those names.
+
     >>> axis_title("α", {"normalize": "filter"}), axis_title("β", {"normalize": "none"})
     ('α (filter-normalized)', 'β (not normalized)')
+    >>> axis_title("β", {"axis_titles": ["first", "second"]})
+    'second'
     """
+    own, index = words(attrs.get("axis_titles")), "αβ".find(name)
+    if 0 <= index < len(own):
+        return own[index]
     rule = str(attrs.get("normalize", ""))
     if not rule:
         return name
@@ -176,15 +185,19 @@ def footnote(attrs: Mapping[str, Any], group: str = "", extra: Sequence[str] = (
     parts = [group] if group else []
     rule = str(attrs.get("normalize", ""))
     left_out = words(attrs.get("ignore"))
-    if rule:
+    if said := plane_words(attrs):
+        parts.append(said)
+    elif rule:
         kind = "unnormalized" if rule == "none" else f"{rule}-normalized"
         without = f" without {', '.join(left_out)}" if left_out else ""
         parts.append(f"{kind} directions{without}")
-    if "seed" in attrs:
+    if str(attrs.get("seed", "null")) not in ("null", "None"):  # nothing is drawn for most kinds
         parts.append(f"seed {attrs['seed']}")
     if "span" in attrs:
         ends = np.atleast_1d(attrs["span"])
-        parts.append(f"span ±{ends[0]:g}" if len(ends) == 1 else f"span {ends[0]:g} to {ends[1]:g}")
+        parts.append(
+            f"span ±{ends[0]:g}" if len(ends) == 1 else f"span {ends[0]:.3g} to {ends[1]:.3g}"
+        )
     if "points" in attrs:
         points = int(attrs["points"])
         parts.append(f"{points}×{points} points" if attrs.get("axes") == 2 else f"{points} points")
@@ -193,6 +206,27 @@ def footnote(attrs: Mapping[str, Any], group: str = "", extra: Sequence[str] = (
         note = f"{found['evaluations']} computed, others ±{found['achieved']:.1%} of the range"
         parts.append(f"{note} ({found['outcome']})")
     return " · ".join([*parts, *extra])
+
+
+def plane_words(attrs: Mapping[str, Any]) -> str:
+    """What a plane that is not random goes through; empty for random directions.
+
+    >>> plane_words({"directions": "Hessian eigenvectors 1 and 2"}), plane_words({"normalize": "filter"})
+    ('Hessian eigenvectors 1 and 2', '')
+    """
+    if said := attrs.get("directions"):
+        return str(said)
+    return _KINDS.get(plane_kind(attrs), "")
+
+
+def plane_kind(attrs: Mapping[str, Any]) -> str:
+    """The kind of plane of a surface, such as ``"random"`` or ``"eigen"``; empty where it is not known."""
+    text = attrs.get("plane")
+    try:
+        found = json.loads(text) if isinstance(text, str) else {}
+    except json.JSONDecodeError:
+        return ""
+    return str(found.get("kind", "")) if isinstance(found, dict) else ""
 
 
 def refinement(attrs: Mapping[str, Any]) -> dict[str, Any] | None:

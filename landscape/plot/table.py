@@ -7,30 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "λ": r"$\lambda$",
-    "ρ": r"$\rho$",
-    "ε": r"$\epsilon$",
-    "‖": r"$\Vert$",
-    "×": r"$\times$",
-}
+from landscape.plot.latex import latex_escape as latex_escape
+
 _DIGITS = 4  # significant digits of a value that comes without an error
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -82,7 +60,9 @@ class Cell:
             text = rf"{head} \times 10^{{{digits}}}"
         text = text.replace("±", r"\pm").replace("−", "-").replace("∞", r"\infty")
         text = text.replace("NaN", r"\mathrm{NaN}")
-        return f"${text}$" + (r"\textsuperscript{\dag}" if self.flag else "")
+        text = text.replace(" [", r"\ [")
+        apart = r"\," if text.endswith("}") else ""  # a power and a dagger are both raised
+        return f"${text}$" + (rf"{apart}\textsuperscript{{\dag}}" if self.flag else "")
 
 
 @dataclass(frozen=True)
@@ -164,17 +144,21 @@ class Table:
                 rows alone, one per line.
 
         Returns:
-            LaTeX source. Flagged values carry a dagger; what it means follows as comments.
+            LaTeX source in ASCII. Flagged values carry a dagger, with a letter where they have different
+            notes; what it means is set in small type under the tabular. All notes follow as comments.
         """
+        notes = list(dict.fromkeys(_noted(cell) for cell in self._cells() if cell.note))
+        flagged = list(dict.fromkeys(_noted(c) for c in self._cells() if c.note and c.flag))
+
+        def mark(cell: Cell) -> str:
+            if not (environment and cell.flag and cell.note and len(flagged) > 1):
+                return cell.latex()
+            sign = rf"\textsuperscript{{\dag {_letters(flagged.index(_noted(cell)))}}}"
+            return cell.latex().replace(r"\textsuperscript{\dag}", sign)
+
         rows = [
-            " & ".join(e.latex() if isinstance(e, Cell) else latex_escape(e) for e in row) + r" \\"
+            " & ".join(mark(e) if isinstance(e, Cell) else latex_escape(e) for e in row) + r" \\"
             for row in self.rows
-        ]
-        notes = [
-            f"% {latex_escape(' '.join(entry.note.split()))}"
-            for row in self.rows
-            for entry in row
-            if isinstance(entry, Cell) and entry.note
         ]
         if not environment:
             return "\n".join(rows) + "\n"
@@ -184,20 +168,28 @@ class Table:
         )
         head = " & ".join(latex_escape(c) for c in self.columns) + r" \\"
         lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", head, r"\midrule", *rows]
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *dict.fromkeys(notes)]) + "\n"
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        for i, note in enumerate(flagged):
+            sign = rf"\dag {_letters(i)}" if len(flagged) > 1 else r"\dag"
+            lines.append(rf"\par{{\footnotesize\textsuperscript{{{sign}}}~{note}\par}}")
+        return "\n".join([*lines, *(f"% {note}" for note in notes)]) + "\n"
+
+    def _cells(self) -> list[Cell]:
+        return [entry for row in self.rows for entry in row if isinstance(entry, Cell)]
 
     @property
     def _width(self) -> int:
         return len(self.columns)
 
 
-def latex_escape(text: str) -> str:
-    r"""Text with LaTeX's special characters made harmless.
+def _noted(cell: Cell) -> str:
+    return latex_escape(" ".join(cell.note.split()))
 
-    >>> print(latex_escape("50% of R&D_{x}"))
-    50\% of R\&D\_\{x\}
-    """
-    return "".join(_LATEX.get(character, character) for character in text)
+
+def _letters(index: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    more, last = divmod(index, 26)
+    return (_letters(more - 1) if more else "") + "abcdefghijklmnopqrstuvwxyz"[last]
 
 
 def _render(cell: Cell) -> str:

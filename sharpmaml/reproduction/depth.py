@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from landscape.compare import QUICK
+from landscape.flatness_tables import QUICK
 
 HEADLINE = ("gradient_norm", "sam", "asam", "lambda_max", "trace", "average")
 """Measures at the initialization that every run gets."""

@@ -136,8 +136,8 @@ def test_compare_two_runs_and_again(runs, place, command, monkeypatch):
     assert kept == {
         f"{name}-test-episodes{end}"
         for name in ("maml", "sharp-both")
-        for end in ("-1d.nc", "-2d.nc", ".json")
-    }
+        for end in ("-1d.nc", "-2d.nc", ".json", "-spectrum.json")
+    } | {"test-episodes-together.nc", "test-episodes-together-1.nc", "test-episodes-together-2.nc"}
     (place / "page.html").unlink()
 
     def fail(*_):

@@ -7,7 +7,8 @@ import torch
 from problems import quadratic, symmetric
 
 import landscape.compare as subject
-from landscape.compare import MEASURES, Comparison
+from landscape.compare import Comparison
+from landscape.flatness_tables import MEASURES
 from landscape.objective import FunctionObjective
 from landscape.sharpness import SharpnessReport
 
@@ -220,7 +221,7 @@ def test_surfaces_lines_page_and_figures(tmp_path):
     figures = {path.name for path in (tmp_path / "kept" / "figures").iterdir()}
     assert figures == {
         f"data-{name}.{kind}"
-        for name in ("surfaces", "contours", "line", "rise")
+        for name in ("surfaces", "contours", "differences", "line", "rise")
         for kind in ("pdf", "txt")
     }
     other = Comparison(tmp_path / "kept", points=3, line_points=0, seed=6, span=0.5)

@@ -11,7 +11,9 @@ import pytest
 import xarray as xr
 
 from landscape.plot.page import Cell, Table
-from landscape.report import Subject, comparison_page, health, paper_figures
+from landscape.report import comparison_page, paper_figures
+from landscape.soundness import health
+from landscape.subjects import Subject
 
 
 def bowl(axes: int = 2, **attrs: Any) -> xr.Dataset:
@@ -125,13 +127,14 @@ def test_the_page_holds_tables_then_groups(tmp_path: Path) -> None:
             ">Sharpness<",
             "<h2>Train episodes",
             "<h2>Test episodes",
-            "<summary>",
+            "<summary>Everything",
             "<b>iterations</b> <code>500</code>",
             "<b>radius</b> <code>0.05</code>",
         )
     ]
     assert places == sorted(places)
-    assert text.count('class="canvas"') == 8  # surfaces, contours, lines, rise; two groups
+    # surfaces, contours, lines, rise, differences; two groups
+    assert text.count('class="canvas"') == 10
     assert path.stat().st_size < 6_000_000
 
 
@@ -152,7 +155,7 @@ def test_paper_figures_come_with_their_settings(tmp_path: Path) -> None:
         "train-episodes-contours.pdf",
         "train-episodes-contours.txt",
     ]
-    assert len(files) == 16 and all(f.stat().st_size > 100 for f in files)
+    assert len(files) == 20 and all(f.stat().st_size > 100 for f in files)
     caption = files[1].read_text(encoding="utf-8")
     for part in ("train episodes", "seed 0", "filter-normalized", "two", "centre_loss: 1.0"):
         assert part in caption

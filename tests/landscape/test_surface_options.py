@@ -12,7 +12,7 @@ from landscape.health import health_text
 from landscape.objective import FunctionObjective
 from landscape.plot import surface3d
 from landscape.plot.live import LivePage, preview
-from landscape.report import refusals, troubles
+from landscape.soundness import refusals, troubles
 from landscape.store import load
 from landscape.surface import evaluate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -268,3 +269,50 @@ def test_paper_panels_share_range_and_colours() -> None:
     assert panels[0].get_zlim() == panels[1].get_zlim()
     limits = {tuple(c.get_clim()) for a in panels for c in a.collections}
     assert limits == {(1.0, 17.0)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("width", [340, 610, 630, 790, 810, 990, 1010, 1190])
+def test_no_scene_is_much_higher_than_wide(count: int, width: int) -> None:
+    """What a scene shows grows with its height; where it is narrower, labels beside the box are cut off."""
+    figure = plot.surface3d([bowl(name) for name in "ABCD"[:count]])
+    changes = next(
+        one["layout"] for one in figure.layout.meta["arrangements"] if width < one["below"]
+    )
+    inner_width = width - changes["margin.l"] - changes["margin.r"]
+    inner_height = changes["height"] - changes["margin.t"] - changes["margin.b"]
+    for i in range(count):
+        scene = f"scene{i + 1 if i else ''}"
+        (x0, x1), (y0, y1) = (changes[f"{scene}.domain.{name}"] for name in "xy")
+        ratio = (x1 - x0) * inner_width / ((y1 - y0) * inner_height)
+        # The title of the vertical axis stands outside of everything else.
+        assert ratio > (1.03 if changes[f"{scene}.zaxis.title.text"] else 0.88)
+
+
+def test_a_phone_has_axis_titles_in_3d_without_their_units() -> None:
+    titles = ["α (1 = from first.pt to second.pt)", "β"]
+    figure = plot.surface3d(bowl("A", axis_titles=titles))
+    phone, *_, wide = figure.layout.meta["arrangements"]
+    assert phone["layout"]["scene.xaxis.title.text"] == "α"
+    assert (
+        wide["layout"]["scene.xaxis.title.text"]
+        == titles[0]
+        == figure.layout.scene.xaxis.title.text
+    )
+    assert phone["layout"]["coloraxis.colorbar.orientation"] == "h"
+
+
+@pytest.mark.parametrize("span", [0.7, 1.0, 0.25])
+def test_labels_of_ticks_of_neighbouring_paper_panels_do_not_meet(span: float) -> None:
+    grid = span * np.linspace(-1, 1, 7)
+    many = [bowl(name, span=span).assign_coords(alpha=grid, beta=grid) for name in "ABCD"]
+    figure = plot.contour(many, "matplotlib")
+    figure.draw_without_rendering()
+    boxes = [
+        label.get_window_extent()
+        for axes in figure.axes[:4]
+        for label in axes.get_xticklabels()
+        if label.get_text()
+    ]
+    assert len(boxes) == 12
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

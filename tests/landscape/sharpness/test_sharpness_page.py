@@ -46,7 +46,7 @@ def test_several_are_held_against_the_first(reports, tmp_path):
 def test_without_a_ladder_there_is_no_figure(reports, tmp_path):
     objective = conv_objective()
     html = write({"a": sharpness(objective, "sam")}, tmp_path / "a.html").read_text("utf-8")
-    assert "Which radius?" not in html and "plotly" not in html
+    assert "Which radius?" not in html and 'id="plotly"' not in html
 
 
 def test_no_report_is_an_error(tmp_path):

@@ -68,7 +68,7 @@ def without_times(out):
 def test_page_and_files(made):
     out, done = made
     page = done.page.read_text()
-    assert done.page == out / "index.html" and page.count("drawFigure(") > 5
+    assert done.page == out / "index.html" and page.count('class="drawing"') > 5
     for question in (
         "Does it help?",
         "Is it flatter than MAML?",
