@@ -220,6 +220,7 @@ def test_subjects_share_the_signed_axis_and_the_switch_moves_all_of_them() -> No
     np.testing.assert_allclose(y.customdata, cloud("", 1e-3)["grid"])
     data, _, traces = figure.layout.updatemenus[0].buttons[0].args
     assert len(traces) == len(figure.data) == len(data["x"])
+    assert "y" not in data  # both scales have the same heights: a page would hold them twice more
     index = list(figure.data).index(y)
     np.testing.assert_allclose(data["x"][index], cloud("", 1e-3)["grid"], rtol=1e-5)
     assert "kernel width 0.05, 5e-05" in words(figure)

@@ -129,6 +129,29 @@ def test_two_paths_share_the_slider() -> None:
     assert len(hues) == 2
 
 
+def test_among_others_a_path_ends_in_its_name() -> None:
+    said = [
+        a.text for a in plot.trajectory(surface(), [path("one"), path("two")]).layout.annotations
+    ]
+    assert said.count("one") == said.count("two") == 1
+    assert not any(str(text).startswith("step") for text in said)
+
+
+def test_paths_of_several_surfaces_go_to_their_own_panels() -> None:
+    pair = [surface(label="a"), surface(label="b")]
+    for draw, axis in ((plot.contour, "xaxis"), (plot.surface3d, "scene")):
+        figure = draw(pair, paths={"b": path("b")})
+        drawn = [t for t in figure.data if t.type.startswith("scatter") and len(t.x) > 1]
+        assert drawn and all(str(t[axis]).endswith("2") for t in drawn)
+    opacities = [t.opacity for t in figure.data if t.type == "surface"]
+    assert opacities[0] is None and opacities[1] < 1  # what lies under it shows through
+    assert len(plot.contour(pair, "matplotlib", paths={"b": path("b")}).axes[1].collections) > len(
+        plot.contour(pair, "matplotlib").axes[1].collections
+    )
+    with pytest.raises(ValueError, match="paths has 'c': expected labels of the surfaces, a, b"):
+        plot.contour(pair, paths={"c": path("c")})
+
+
 def test_a_long_path_has_few_frames_with_both_ends() -> None:
     many = path().isel(step=[0] * 500).assign_coords(step=np.arange(500))
     names = [f.name for f in plot.trajectory(surface(), many).frames]
