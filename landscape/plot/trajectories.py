@@ -71,7 +71,7 @@ def along_path(trails: Sequence[Trail], title: str) -> go.Figure:
         }
         figure.add_annotation(
             text=f"<b>{safe(row.title)}</b>", xref="paper", yref="paper", x=0, y=top,
-            xanchor="left", yanchor="bottom", yshift=4, showarrow=False,
+            xanchor="left", yanchor="bottom", yshift=4, showarrow=False, align="left",
             font={"size": 13, "color": style.INK},
         )  # fmt: skip
     dress(figure, title, series_note(rows, trails))

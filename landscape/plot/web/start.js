@@ -59,6 +59,8 @@ function tables() {
   }
 }
 
+let sighted = null; // ends the wait for what is in sight at first
+
 /* Draw what comes into sight; let go of scenes far away when there are too many. */
 const watch = new IntersectionObserver((entries) => {
   for (const entry of entries) figures.get(entry.target.id).near = entry.isIntersecting;
@@ -68,6 +70,7 @@ const watch = new IntersectionObserver((entries) => {
     if (figure.scenes.length) makeRoom(figure.scenes.length);
     figure.draw();
   }
+  if (sighted) sighted();
 }, { rootMargin: "300px 0px" });
 
 function makeRoom(more) {
@@ -108,6 +111,7 @@ async function start() {
     element.addEventListener("keydown", (event) => keyed(figure, event));
     watch.observe(element);
   }
+  if (figures.size) during(new Promise((next) => { sighted = next; })); // the page is not idle before it has looked
   bar();
   tables();
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
