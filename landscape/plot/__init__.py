@@ -138,6 +138,9 @@ def line(
     sheet = gather(surface, axes=1, group=group)
     if relative:
         sheet, log = sheet.relative(), False
+    else:
+        log = sheet.choose_log(log)  # by the lines, not by their bands
+        sheet = sheet.with_bands()
     if wants_plotly(backend):
         from landscape.plot import curves
 

@@ -150,6 +150,20 @@ class Sheet:
             )
         return replace(self, panels=panels, low=low, high=high)
 
+    def with_bands(self) -> Sheet:
+        """Lines with room for their bands, as far as these go beyond the lines by no more than half their height."""
+        low, high = self.low, self.high
+        room = (high - low) / 2
+        for panel in self.panels:
+            edges = panel.band()[1]
+            edges = edges[np.isfinite(edges)].astype(np.float64)
+            if edges.size:
+                low = min(low, max(float(edges.min()), self.low - room))
+                high = max(high, min(float(edges.max()), self.high + room))
+        if self.can_log:  # a band must neither take the logarithmic scale away nor stretch it
+            low = max(low, self.low / 2)
+        return replace(self, low=low, high=high)
+
     def footnote(self, *extra: str) -> str:
         """The line of settings under the figure."""
         return style.footnote(self.attrs, self.group, extra)

@@ -197,6 +197,22 @@ def test_the_lower_edge_of_a_band_can_be_drawn_on_a_logarithmic_axis() -> None:
     assert (outline[np.isfinite(outline)] > 0).all()
 
 
+def test_a_line_has_room_for_its_band_but_not_for_any_band() -> None:
+    line = bowl("one", axes=1)
+    loss = line["loss"].values
+    height = loss.max() - loss.min()
+    for error, room in ((0.1, 0.196), (height, 0.5 * height)):
+        line["loss_stderr"][:] = error
+        low, high = plot.line(line, log=False).layout.yaxis.range
+        # 6 % under and 8 % over what is to be seen
+        seen = (1 + 0.08) * (loss.max() + room) - 0.08 * max(loss.min() - room, loss.min() / 2)
+        assert high == pytest.approx(seen, rel=1e-6)
+        assert low < loss.min()
+    assert plot.line(line).layout.yaxis.type == "linear"  # by the lines, however low a band reaches
+    ends = plot.line(line, log=True).layout.yaxis.range
+    assert ends[0] > np.log10(loss.min() / 2) - 0.1
+
+
 def test_labels_are_text_and_not_markup() -> None:
     label = "<script>alert(1)</script><b>x</b>"
     for figure in (plot.surface3d(bowl(label)), plot.contour(bowl(label))):
