@@ -91,7 +91,7 @@ def write_page(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    body = _body(title, lead, sections, settings, warnings, checks)
+    body = _body(_Content(title, lead, sections, settings, warnings, checks))
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -114,25 +114,30 @@ def write_page(
     return path
 
 
-def _body(
-    title: str,
-    lead: str,
-    sections: Sequence[Section],
-    settings: Mapping[str, Any],
-    warnings: Sequence[str],
-    checks: Sequence[str],
-) -> str:
-    parts = ["<body>", "<main>", f"<header><h1>{escape(title)}</h1>"]
-    parts.append(f'<div class="lead">{_paragraphs(lead)}</div>')
+@dataclass(frozen=True)
+class _Content:
+    """What `write_page` was given to show."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    settings: Mapping[str, Any]
+    warnings: Sequence[str]
+    checks: Sequence[str]
+
+
+def _body(page: _Content) -> str:
+    parts = ["<body>", "<main>", f"<header><h1>{escape(page.title)}</h1>"]
+    parts.append(f'<div class="lead">{_paragraphs(page.lead)}</div>')
     parts.append("</header>")
-    parts.append(_health(warnings, checks))
+    parts.append(_health(page.warnings, page.checks))
     links = "".join(
-        f'<a href="#section-{i}">{escape(s.title)}</a>' for i, s in enumerate(sections, 1)
+        f'<a href="#section-{i}">{escape(s.title)}</a>' for i, s in enumerate(page.sections, 1)
     )
-    navigation = f"<nav>{links}</nav>" if len(sections) > 1 else ""
+    navigation = f"<nav>{links}</nav>" if len(page.sections) > 1 else ""
     parts.append(f'<div class="bar">{navigation}</div>')
     drawn = 0
-    for i, section in enumerate(sections, 1):
+    for i, section in enumerate(page.sections, 1):
         parts.append(f'<section id="section-{i}"><h2>{escape(section.title)}</h2>')
         parts.append(_paragraphs(section.text))
         parts += [_table(table) for table in section.tables]
@@ -140,12 +145,12 @@ def _body(
             drawn += 1
             parts.append(_figure(figure, f"figure-{drawn}"))
         parts.append("</section>")
-    if settings:
+    if page.settings:
         parts.append(
             "<section><h2>Settings</h2><details><summary>Everything that changes a number"
-            f"</summary>{_tree(settings)}</details></section>"
+            f"</summary>{_tree(page.settings)}</details></section>"
         )
-    parts.append(_json("page-data", "id", _data(title, lead, sections, settings, warnings, checks)))
+    parts.append(_json("page-data", "id", _data(page)))
     parts.append(_json("dark-colours", "id", DARK))
     return "\n".join([*parts, "</main>", "</body>", ""])
 
@@ -170,26 +175,19 @@ def _health(warnings: Sequence[str], checks: Sequence[str]) -> str:
     )
 
 
-def _data(
-    title: str,
-    lead: str,
-    sections: Sequence[Section],
-    settings: Mapping[str, Any],
-    warnings: Sequence[str],
-    checks: Sequence[str],
-) -> dict[str, Any]:
+def _data(page: _Content) -> dict[str, Any]:
     """What the page says beside its figures, for those who read it by a program."""
     return {
-        "title": title,
-        "lead": lead,
-        "warnings": list(warnings),
-        "checks": list(checks),
+        "title": page.title,
+        "lead": page.lead,
+        "warnings": list(page.warnings),
+        "checks": list(page.checks),
         "tables": [
             {"title": t.title, "caption": t.caption, "rows": records(t)}
-            for section in sections
+            for section in page.sections
             for t in section.tables
         ],
-        "settings": _plain(settings),
+        "settings": _plain(page.settings),
     }
 
 

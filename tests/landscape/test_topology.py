@@ -11,34 +11,12 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from wells import plane, wells
 
 from landscape import plot, save
-from landscape.cli import main
 from landscape.merge_tree import beside_gaps, merge_tree
 from landscape.topology import Topology, analyze
 from landscape.topology_tables import minima_table, summary, tables
-
-
-def plane(loss, half=1.0, **variables) -> xr.Dataset:
-    loss = np.asarray(loss, float)
-    dims = ("beta", "alpha")[-loss.ndim :]
-    grids = {d: np.linspace(-half, half, n) for d, n in zip(dims, loss.shape, strict=True)}
-    data = {"loss": (dims, loss)}
-    for name, value in variables.items():
-        data[name] = ((*dims, "term") if np.ndim(value) > loss.ndim else dims, value)
-    attrs = {"schema": "landscape.surface/1", "label": "wells", "span": half, "points": loss.shape[0],
-             "axes": loss.ndim, "normalize": "filter", "ignore": ["bias"], "seed": 0}  # fmt: skip
-    data["evaluated"] = (dims, np.ones(loss.shape, np.int8))
-    return xr.Dataset(data, grids, attrs)
-
-
-def wells(points=41) -> np.ndarray:
-    """A basin of depth 2 at (-0.5, -0.5), one of 1 at (0.5, 0.5), and a bowl around both."""
-    a = np.linspace(-1, 1, points)
-    x, y = np.meshgrid(a, a)
-    one = 2 * np.exp(-((x + 0.5) ** 2 + (y + 0.5) ** 2) / 0.08)
-    two = np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.08)
-    return 3 + (x**2 + y**2) / 10 - one - two
 
 
 def pairs(values, connectivity) -> list[tuple[float, float]]:
@@ -379,40 +357,6 @@ def test_bad_surfaces():
         analyze(plane(np.full((3, 3), np.nan)))
     with pytest.raises(ValueError, match="loss over alpha"):
         analyze(xr.Dataset())
-
-
-def _run(capsys, *words) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(["topology", *map(str, words)])
-    captured = capsys.readouterr()
-    return stopped.value.code, captured.out, captured.err
-
-
-def test_the_command(capsys, tmp_path):
-    file, page, pdf = (tmp_path / name for name in ("s.nc", "t.html", "t.pdf"))
-    data = plane(wells())
-    save(data, file)
-    status, out, _ = _run(capsys, file, "--out", page, "--level", "2.5")
-    assert status == 0 and "Barriers" in out and "below loss 2.5: 2 components" in out
-    assert "beware" not in out and "plotly" in page.read_text().lower()
-    assert _run(capsys, file, "--out", pdf)[0] == 0
-    assert pdf.read_bytes()[:4] == b"%PDF" and "8 neighbours" in pdf.with_suffix(".txt").read_text()
-    status, out, _ = _run(capsys, file, "--json")
-    assert status == 0 and len(json.loads(out)["minima"]) == 2
-    status, _, err = _run(capsys, file, "--out", tmp_path / "t.docx")
-    assert status != 0 and "expected a name ending in .html" in err
-    data["evaluated"].values[0, 0] = 0
-    data["loss"].values[0, 0] = np.nan
-    save(data, file)
-    status, out, err = _run(capsys, file)
-    assert status == 1 and "1 points are not evaluated yet" in err and "beware" in out
-
-
-def test_a_coarse_grid_is_doubted(capsys, tmp_path):
-    loss = np.full((6, 6), 5.0)
-    loss[np.diag_indices(6)] = [1, 2, 1.5, 2, 1, 0.5]
-    save(plane(loss), tmp_path / "s.nc")
-    assert "with 4 neighbours 6 minima stand out" in _run(capsys, tmp_path / "s.nc")[1]
 
 
 def test_results_are_frozen():
