@@ -22,6 +22,7 @@ from landscape.flatness_tables import (
     heading,
     sentence,
     settings_of,
+    verdict_table,
 )
 from landscape.kept import keep, kept_report, kept_spectrum, spectrum_document
 from landscape.objective import Objective
@@ -209,9 +210,10 @@ class Comparison:
         told = [sentence(g, reports, self.measures) for g, reports in self._reports.items()]
         return [text for text in told if text]
 
-    def verdicts(self) -> Section:
-        """The paired verdicts of every subject against the first, a table for each group and subject."""
-        tables: list[Table] = []
+    def verdicts(self) -> tuple[Section, Section]:
+        """Which is flatter, at a glance, a table for each group; and the paired differences in full."""
+        short: list[Table] = []
+        full: list[Table] = []
         texts: list[str] = []
         for group, reports in self._reports.items():
             (first, base), *others = reports.items()
@@ -222,9 +224,14 @@ class Comparison:
                 except ValueError as error:  # measured on other data: told, not compared
                     texts.append(str(error))
             part = verdicts_section(found, group)
-            tables += part.tables
+            full += part.tables
             texts += [part.text] if part.text else []
-        return Section("Which is flatter?", "\n\n".join(texts), tables=tables)
+            if found:
+                short.append(verdict_table(group, found, self.measures))
+        words = "\n\n".join(dict.fromkeys(texts))
+        return Section("Which is flatter?", words, tables=short), Section(
+            "Paired differences", tables=full
+        )
 
     def write(
         self,
@@ -252,6 +259,7 @@ class Comparison:
             "measure settings": {k: dict(v) for k, v in self.settings.items()},
             "torch": torch.__version__,
         }  # fmt: skip
+        at_a_glance, in_full = self.verdicts()
         if figures:
             paper_figures(self.folder / "figures", self.subjects)
         return comparison_page(
@@ -262,7 +270,7 @@ class Comparison:
             lead=lead,
             settings={**(settings or {}), **chosen},
             warnings=[*self.doubts, *self._hidden()],
-            before=[section for section in [self.verdicts()] if section.tables],
+            before=[at_a_glance] if at_a_glance.tables else [],
             after=[
                 over_plane(
                     one.surface,
@@ -271,7 +279,8 @@ class Comparison:
                     group,
                 )
                 for group, one in self._ways.items()
-            ],
+            ]
+            + ([in_full] if in_full.tables else []),
         )
 
     def _hidden(self) -> list[str]:

@@ -12,7 +12,7 @@ from landscape.sharpness import ENTRIES, Measurement, SharpnessReport, differenc
 from landscape.sharpness import MEASURES as REGISTRY
 from landscape.sharpness.paired import same_data
 from landscape.sharpness.registry import WORST_CASE
-from landscape.sharpness.verdicts import percent
+from landscape.sharpness.verdicts import Difference, Differences, percent
 
 MEASURES = ("gradient_norm", "lambda_max", "trace", "sam", "asam", "worst_l2", "average")
 QUICK: dict[str, dict[str, Any]] = {
@@ -60,6 +60,37 @@ def flatness_table(
     )
     made = [_row(*row, measures) for row in rows]
     return Table(f"Flatness, {group}", columns, made, caption + _radii(measures, chosen))
+
+
+def verdict_table(group: str, found: Sequence[Differences], measures: Sequence[str]) -> Table:
+    """What each solution is, compared with the first, by each measure that says flatter or sharper.
+
+    Args:
+        group: which data they were measured on.
+        found: the paired differences of each other solution to the first.
+        measures: names of the columns.
+    """
+    told = [n for n in measures if n not in ENTRIES or ENTRIES[n].orientation]
+    rows: list[list[Cell | str]] = []
+    for each in found:
+        at = {row.name: row for row in each if not row.settings}
+        rows.append([each.second, *(_verdict(at.get(name)) for name in told)])
+    caption = (
+        "Paired over the same data and draws; the change is in percent of the first. 'cannot tell': the 95 % interval "
+        "holds 0. *: also after Holm's correction for all verdicts of that solution. Intervals are in the full tables, "
+        "at the end of the page."
+    )
+    first = found[0].first
+    columns = ["", *(heading(name) for name in told)]
+    return Table(f"Against {first}, {group}", columns, rows, caption)
+
+
+def _verdict(row: Difference | None) -> str:
+    if row is None:
+        return "–"
+    if not row.decided or row.change is None:
+        return row.verdict
+    return f"{row.verdict} ({100 * row.change[0]:+.0f} %)".replace("-", "−") + " *" * row.holm
 
 
 def sentence(group: str, reports: Mapping[str, SharpnessReport], measures: Sequence[str]) -> str:

@@ -254,3 +254,33 @@ def test_the_caption_states_the_radii_in_use(tmp_path):
     assert caption.endswith(
         "Radii: SAM: ρ = 0.125, ASAM: ρ = 0.5, worst case: ρ = 0.05, average case: σ = 0.01."
     )
+
+
+def test_verdicts_at_a_glance_and_in_full(tmp_path):
+    three = study(tmp_path, measures=("gradient_norm", "lambda_max", "trace"))
+    for label, scale in (("a", 1.0), ("b", 0.5), ("c", 3.0)):
+        three.add(label, {"data": bowl(scale)})
+    short, full = three.verdicts()
+    (table,) = short.tables
+    assert table.title == "Against a, data"
+    assert list(table.columns) == [
+        "",
+        "λ max",
+        "trace",
+    ]  # a gradient's norm is neither flat nor sharp
+    assert [row[0] for row in table.rows] == ["b", "c"]
+    assert [row[1].removesuffix(" *") for row in table.rows] == [
+        "flatter (−50 %)",
+        "sharper (+200 %)",
+    ]
+    assert [t.title for t in full.tables] == ["b against a, data", "c against a, data"]
+    assert len(full.tables[0].rows) >= 3
+    text = three.write(tmp_path / "p.html", figures=False).read_text(encoding="utf-8")
+    assert (
+        text.index("Against a, data")
+        < text.index("Flatness, data")
+        < text.index("b against a, data")
+    )
+    alone = study(tmp_path / "one", measures=("trace",))
+    alone.add("a", {"data": bowl()})
+    assert [section.tables for section in alone.verdicts()] == [[], []]
