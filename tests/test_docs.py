@@ -71,7 +71,7 @@ def test_commands_are_accepted(path):
                 APPS[program].parse_args(words, print_error=False, exit_on_error=False)
             except MissingArgumentError:
                 assert piece.language is None, f"{name(path)}: {program} {' '.join(words)}"
-            except Exception as error:
+            except Exception as error:  # the parser has many kinds, all mean a command that is not
                 raise AssertionError(f"{name(path)}: {program} {' '.join(words)}") from error
 
 
