@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "operators": ["operator_of"],
         "operators.gauss_newton": ["FisherOperator", "GGNOperator"],
         "operators.hessian": ["HessianOperator"],
+        "operators.recording": ["Recording", "recording"],
         "operators.selftest": ["OperatorError"],
         "pca": ["pca_plane"],
         "projection": ["Projection", "project"],
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from landscape.operators import operator_of
     from landscape.operators.gauss_newton import FisherOperator, GGNOperator
     from landscape.operators.hessian import HessianOperator
+    from landscape.operators.recording import Recording, recording
     from landscape.operators.selftest import OperatorError
     from landscape.pca import pca_plane
     from landscape.planes import eigen_plane, plane_through

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from landscape.cli_source import Flag, Source, Where, require_suffix
 
 if TYPE_CHECKING:
     from landscape.curvature_report import Asked
+    from landscape.operators.recording import Recording
     from landscape.parallel import Team
 
 KEEP = {"auto": "auto", "yes": True, "no": False}
@@ -67,7 +69,7 @@ class Spectrum:
     no_check: Flag = False
     max_products: int | None = None
 
-    def asked(self, checkpoint: Path, team: Team) -> Asked:
+    def asked(self, checkpoint: Path, team: Team, record: Recording | None) -> Asked:
         """The same, for :func:`landscape.curvature_report.measure`."""
         from landscape.curvature_report import Asked
         from landscape.source import describes_itself, locate
@@ -78,6 +80,7 @@ class Spectrum:
             "kind": self.operator,
             "keep_graph": KEEP[self.keep_graph],
             "team": team,
+            "record": record,
         }
         if self.params is not None:
             options["params"] = self.params
@@ -113,6 +116,7 @@ def hessian(
     /,
     *,
     out: Path | None = None,
+    journal: Path | None = None,
     json: Flag = False,
     quiet: Flag = False,
     spectrum: Annotated[Spectrum, Parameter(name="*")] = _SPECTRUM,
@@ -125,6 +129,8 @@ def hessian(
     Args:
         checkpoint: a checkpoint folder or run folder of ours, or a weights file.
         out: page (.html) with the figures and tables.
+        journal: file that keeps every product as it is made: the same command continues what was interrupted,
+            and removes it in the end. With --out it is PAGE.products when left out.
         json: print one JSON document instead.
         quiet: say nothing on standard error.
         spectrum: which matrix, and what of its spectrum.
@@ -133,9 +139,12 @@ def hessian(
     from landscape import parallel
     from landscape.curvature_page import remarks, tables, write
     from landscape.curvature_report import measure
+    from landscape.operators.recording import recording
 
     if out is not None:
         require_suffix(out, ".html")
+    if journal is None and out is not None:
+        journal = out.with_name(f"{out.name}.products")
     team = parallel.join()
     try:
         silent = quiet or not team.leads
@@ -144,13 +153,16 @@ def hessian(
             if not silent:
                 print(words, file=sys.stderr, flush=True)
 
-        found = measure(source.objective(checkpoint), spectrum.asked(checkpoint, team), tell)
+        objective = source.objective(checkpoint)
+        kept = recording(journal, objective, team=team, tell=tell) if journal else nullcontext()
+        with kept as record:
+            found = measure(objective, spectrum.asked(checkpoint, team, record), tell)
+            if out is not None and team.leads:
+                write(found, out, checkpoint.resolve().name)
     finally:
         parallel.leave()
     if not team.leads:
         return
-    if out is not None:
-        write(found, out, checkpoint.resolve().name)
     if json:
         console.print_json(found.document())
     else:

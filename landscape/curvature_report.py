@@ -57,7 +57,7 @@ class Asked:
         optimizer: a checkpoint with the state of an optimizer, for its edge of stability.
         check: test the operator before it is used.
         max_products: bound on the products of the search.
-        options: of the operator: kind, params, keep_graph, mode, team.
+        options: of the operator: kind, params, keep_graph, mode, team, record.
     """
 
     k: int = 5

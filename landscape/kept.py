@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +13,14 @@ import numpy as np
 from landscape.compared_spectra import Asked, Spectrum
 from landscape.objective import Objective, digest
 from landscape.sharpness import SharpnessReport, documents
+from landscape.writing import write_text
 
 
 def keep(file: Path, document: Mapping[str, Any], objective: Objective, loss: float) -> None:
     """Write a document with the point it belongs to; another process sees all of it or nothing."""
     # Settings need not tell two functions apart; where they are taken, and their value there, do.
     point = {"theta_sha256": digest([objective.theta]), "loss": loss}
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(documents.text({**document, "point": point}), encoding="utf-8")
-    temporary.replace(file)
+    write_text(file, documents.text({**document, "point": point}))
 
 
 def kept_report(

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from landscape.writing import replacing
+
 SCHEMA = "landscape.surface/1"
 """Name and version of the file format, written down in ``docs/schema.md``."""
 
@@ -44,17 +46,15 @@ def save(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: the folder does not exist, or ``path`` is a folder.
-        OSError: the disk refuses; no partial file is left behind.
+        WriteError: the disk refuses; ``path`` is as it was, and no partial file is left behind.
     """
     target = writable(path)
     whole = surface.drop_encoding()
     whole.attrs = {name: encoded(value) for name, value in surface.attrs.items()}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        whole.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Made in memory: HDF5 that meets a full disk half-way cannot close its file, or end its process, in peace.
+    contents = whole.to_netcdf(engine="h5netcdf")
+    with replacing(target) as temporary:
+        temporary.write_bytes(contents)
 
 
 def load(path: str | os.PathLike[str], schema: str = SCHEMA) -> xr.Dataset:

@@ -17,14 +17,16 @@ from landscape.directions import Plane
 from landscape.evaluator import Evaluator
 from landscape.grid import Index, Span
 from landscape.health import health_record
+from landscape.holding import held
 from landscape.objective import Objective
 from landscape.parallel import Team
 from landscape.resume import check_centre, continued
 from landscape.schedule import EveryPoint, Refining, Schedule
-from landscape.store import json_text, save, writable
+from landscape.store import json_text, writable
+from landscape.surface_file import SurfaceFile
 
-_SAVE_EVERY = 10.0  # seconds between two saves of an unfinished surface
-_ROUND_SECONDS = 3.0  # what an interrupt may lose
+_SAVE_EVERY = 10.0  # seconds between two saves of the whole
+_ROUND_SECONDS = 0.5  # what a process that is killed may lose, if a point does not take longer
 _MAX_ROUND = 256
 
 
@@ -58,8 +60,10 @@ def evaluate(
             it is 1; on an interpolation about a quarter of the points lie beyond either end, and both
             ends are on the grid.
         points: number of points on each axis, at least 2; an odd number puts one on the centre.
-        out: file that makes the run resumable: saved about every ten seconds, at the end, and when
-            the run is interrupted. A file of the same run is continued, a complete one returned.
+        out: file that makes the run resumable: saved whole about every ten seconds, at the end, and when the
+            run is interrupted; in between each round of points (half a second, or one point) is kept in a
+            journal beside it, so that a process that is killed loses no more than the round it was
+            computing. A file of the same run is continued, a complete one returned.
         label: name of the subject, shown on figures.
         progress: called as ``progress(done, total)`` after each point.
         executor: how points are computed: ``"plain"``, ``"chunked"``, ``"fused"``, ``"vmap"``,
@@ -85,6 +89,8 @@ def evaluate(
     Raises:
         ValueError: a bad grid or option, a folder that does not exist, a file in ``out`` that is no
             surface, or one of another run (the first setting that differs is named).
+        HeldError: another process computes the surface in ``out``; a ``ValueError`` too.
+        WriteError: the disk refuses. What was kept before is kept, and the same call continues it.
 
     >>> import torch
     >>> from landscape.objective import FunctionObjective
@@ -106,16 +112,20 @@ def evaluate(
     surface.attrs |= {name: value for name, value in options.items() if value is not None}
     _check(objective, plane, executor, tolerance, basin_tolerance, shard)
     path = None if out is None else writable(out)
-    if path is not None and team.agree(path.exists()):
-        surface = continued(path, surface)
-    if "health" in surface.attrs:  # written last, when everything is there
-        return surface
-    run = _Run(objective, plane, surface, path, progress, observer, team, slopes, keep_terms)
-    if tolerance is None:
-        schedule: Schedule = EveryPoint(surface, shard)
-    else:
-        schedule = Refining(surface, tolerance, basin_tolerance)
-    run.complete(schedule, executor)
+    with held(path if team.leads else None) as hold:
+        file = None if path is None or hold is None else SurfaceFile(path, hold)
+        if file is not None:
+            file.recover()
+        if path is not None and team.agree(path.exists()):
+            surface = continued(path, surface)
+        if "health" in surface.attrs:  # written last, when everything is there
+            return surface
+        run = _Run(objective, plane, surface, file, progress, observer, team, slopes, keep_terms)
+        if tolerance is None:
+            schedule: Schedule = EveryPoint(surface, shard)
+        else:
+            schedule = Refining(surface, tolerance, basin_tolerance)
+        run.complete(schedule, executor, path)
     return surface
 
 
@@ -159,24 +169,26 @@ class _Run:
         objective: Objective,
         plane: Plane,
         surface: xr.Dataset,
-        path: Path | None,
+        file: SurfaceFile | None,
         progress: Callable[[int, int], None] | None,
         observer: Callable[[xr.Dataset], None] | None,
         team: Team,
         slopes: bool,
         keep_terms: bool,
     ) -> None:
-        self.objective, self.plane, self.surface, self.path = objective, plane, surface, path
+        self.objective, self.plane, self.surface, self.file = objective, plane, surface, file
         self.progress, self.observer, self.team = progress, observer, team
         self.slopes, self.keep_terms = slopes, keep_terms
         self.saved = time.monotonic()
         self.round = 1
 
-    def complete(self, schedule: Schedule, executor: str) -> None:
+    def complete(self, schedule: Schedule, executor: str, path: Path | None) -> None:
         """Do what the schedule asks for; whatever ends the run, the work done is kept."""
-        check_centre(self.surface, float(self.objective.value(self.plane.origin)), self.path)
-        evaluator = self._evaluator(executor, schedule)
+        check_centre(self.surface, float(self.objective.value(self.plane.origin)), path)
+        evaluator = self._evaluator(executor, schedule, path)
         try:
+            if self.file is not None:  # how it is computed must be known to whoever continues it
+                self.file.save(self.surface)
             for wanted in schedule:
                 self._evaluate(evaluator, wanted, schedule)
             schedule.finish()
@@ -186,11 +198,11 @@ class _Run:
         finally:
             self._save()
 
-    def _evaluator(self, executor: str, schedule: Schedule) -> Evaluator:
+    def _evaluator(self, executor: str, schedule: Schedule, path: Path | None) -> Evaluator:
         kept = self.surface.attrs.get("executor")
         if kept is not None and executor not in ("auto", "repeatable", kept):
             raise ValueError(
-                f"{self.path} holds another surface: executor is {kept} there and {executor} here; "
+                f"{path} holds another surface: executor is {kept} there and {executor} here; "
                 "give another out=, or delete the file"
             )
         name = self.team.agree(kept or executor)
@@ -210,13 +222,15 @@ class _Run:
             batch, wanted = wanted[:count], wanted[count:]
             start = time.monotonic()
             rows = self.team.gather(self._rows(evaluator, self.team.mine(batch)))
+            if self.file is not None:  # first: what progress has told is kept
+                self.file.note(self.surface, batch, rows)
             for index, row in zip(batch, rows, strict=True):
                 grid.store(self.surface, index, row)
                 if self.progress is not None:
                     self.progress(int(self.surface["evaluated"].values.sum()), schedule.total)
             each = (time.monotonic() - start) * self.team.size / len(batch)
             self.round = int(np.clip(_ROUND_SECONDS / max(each, 1e-9), 1, _MAX_ROUND))
-            if time.monotonic() - self.saved > _SAVE_EVERY:
+            if abs(time.monotonic() - self.saved) > _SAVE_EVERY:
                 self._save()
 
     def _rows(self, evaluator: Evaluator, indices: list[Index]) -> list[dict[str, Any]]:
@@ -231,8 +245,8 @@ class _Run:
         return rows
 
     def _save(self) -> None:
-        if self.team.leads and self.path is not None:
-            save(self.surface, self.path)
+        if self.file is not None:
+            self.file.save(self.surface)
         if self.team.leads and self.observer is not None:
             self.observer(self.surface)
         self.saved = time.monotonic()

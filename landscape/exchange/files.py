@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -10,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
 from landscape.store import writable
+from landscape.writing import replacing
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,14 +27,27 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         ValueError: the folder does not exist, or ``path`` is a folder.
+        WriteError: the disk refuses; ``path`` is as it was.
     """
-    target = writable(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(writable(path)) as temporary:
         yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """An HDF5 file to fill, in memory; it replaces ``path`` where the block ends without an error.
+
+    HDF5 that meets a full disk half-way cannot close its file, or end its process, in peace.
+
+    Raises:
+        ValueError: the folder does not exist, or ``path`` is a folder.
+        WriteError: the disk refuses; ``path`` is as it was.
+    """
+    target, contents = writable(path), io.BytesIO()
+    with h5py.File(contents, "w") as file:
+        yield file
+    with replacing(target) as temporary:
+        temporary.write_bytes(contents.getvalue())
 
 
 def values(surface: xr.Dataset, name: str) -> Array:

@@ -12,7 +12,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from landscape.plot import style
+from landscape.plot.sheet import refused
 from landscape.store import writable
+from landscape.writing import replacing, write_text
 
 # What would write the time into a file: the same figure gives the same bytes.
 _TIMELESS: dict[str, dict[str, Any]] = {
@@ -40,7 +42,7 @@ def described(
     """
     first = f"{words} ({group})." if group else f"{words}."
     lines = [first, ""]
-    if shown and (note := style.footnote(shown[0].attrs, group)):
+    if shown and (note := style.footnote(shown[0].attrs, group, refused=refused(shown))):
         lines += [note, ""]
     lines += [*more, ""] if more else []
     for one in shown:
@@ -67,16 +69,16 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> list[Path]:
 
     Raises:
         ValueError: another kind of file, or no such folder.
-        OSError: a file cannot be written.
+        WriteError: the disk refuses; files that were there are as they were.
     """
     file = writable(path)
     if file.suffix not in _TIMELESS:
         raise ValueError(f"{file}: expected a name ending in {', '.join(_TIMELESS)}")
-    with mpl.rc_context({**style.PAPER, "svg.hashsalt": "landscape"}):
-        # The kind of the fonts is decided on saving.
-        figure.savefig(file, metadata=_TIMELESS[file.suffix], dpi=300)
+    kind = file.suffix.removeprefix(".")
+    # The kind of the fonts is decided on saving.
+    settings = mpl.rc_context({**style.PAPER, "svg.hashsalt": "landscape"})
+    with settings, replacing(file) as temporary:
+        figure.savefig(temporary, format=kind, metadata=_TIMELESS[file.suffix], dpi=300)
     if not caption(figure):
         return [file]
-    text = file.with_suffix(".txt")
-    text.write_text(caption(figure), encoding="utf-8")
-    return [file, text]
+    return [file, write_text(file.with_suffix(".txt"), caption(figure))]

@@ -10,7 +10,7 @@ from landscape.objective import Objective
 from landscape.operators.gauss_newton import FisherOperator, GGNOperator
 from landscape.operators.hessian import HessianOperator
 from landscape.operators.selftest import require
-from landscape.operators.symmetric import SymmetricOperator
+from landscape.operators.symmetric import Record, SymmetricOperator
 
 KINDS: dict[str, type[SymmetricOperator]] = {
     "hessian": HessianOperator,
@@ -26,6 +26,7 @@ def operator_of(
     *,
     kind: str = "hessian",
     check: bool = True,
+    record: Record | None = None,
     **options: Any,
 ) -> SymmetricOperator:
     """The operator of ``kind`` of an objective at ``theta``; an operator is returned as it is.
@@ -36,6 +37,7 @@ def operator_of(
         kind: one of :data:`KINDS`.
         check: test an operator that is made here first, for about a dozen gradients
             (:func:`landscape.operators.selftest.check`); one that was given counts as tested.
+        record: keeps the products on disk (:func:`landscape.recording`).
         options: of that kind; see :class:`landscape.operators.summed.PartsOperator`.
 
     Raises:
@@ -43,9 +45,9 @@ def operator_of(
         OperatorError: the operator fails its test; a ``ValueError`` too.
     """
     if isinstance(source, SymmetricOperator):
-        if theta is not None or options or kind != "hessian":
+        if theta is not None or options or record is not None or kind != "hessian":
             raise ValueError(
-                "an operator was given: its point and options are its own, leave out theta, kind and "
+                "an operator was given: its point and options are its own, leave out theta, kind, record and "
                 f"{', '.join(options) or 'all others'}"
             )
         return source
@@ -53,6 +55,7 @@ def operator_of(
         raise ValueError(f"unknown operator {kind!r}: expected one of {', '.join(KINDS)}")
     make: Any = KINDS[kind]
     operator: SymmetricOperator = make(source, theta, **options)
+    operator.record = record
     if check:
         require(operator)
     return operator

@@ -276,10 +276,10 @@ def _uncounted(operator: SymmetricOperator) -> Iterator[_Spent]:
     finally:
         made = operator.products - products
         spent.products += made
-        spent.cost += made * operator.product_cost if cost is None else operator.cost - cost  # type: ignore[attr-defined]
+        spent.cost += made * operator.product_cost if cost is None else operator.cost - cost
         operator.products = products
         if cost is not None:
-            operator.cost = cost  # type: ignore[attr-defined]
+            operator.cost = cost
 
 
 @contextmanager

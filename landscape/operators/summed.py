@@ -95,7 +95,6 @@ class PartsOperator(SymmetricOperator):
         self.team = team or Team()
         self._mine = self.team.mine(list(range(len(self._parts))))
         self.watch: Watch | None = None
-        self.cost = 0.0
         self.chunk = chunk or (8 if whole.is_cuda else 1)
         ends = np.cumsum([0, *space.sizes]).tolist()
         self._spans = list(itertools.pairwise(ends))
@@ -186,7 +185,7 @@ class PartsOperator(SymmetricOperator):
         """
         made = copy.copy(self)
         made._maps, made._kept, made.watch = {}, 0, None
-        made.products, made.cost = 0, 0.0
+        made.products, made.cost, made._replayed = 0, 0.0, False
         made.settings = dict(self.settings)
         if objective is not None:
             made.objective = objective
@@ -209,6 +208,10 @@ class PartsOperator(SymmetricOperator):
         """Give back the memory of the graphs that are kept; later products build them again."""
         self._maps.clear()
 
+    def _recorded(self, vectors: Tensor) -> Tensor:
+        # What is watched is the parts' shares, which are not kept.
+        return super()._recorded(vectors) if self.watch is None else self._products(vectors)
+
     def _products(self, vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for i in self._mine:
@@ -226,7 +229,8 @@ class PartsOperator(SymmetricOperator):
         keep = self._mine.index(i) < self.kept  # may build the first one
         if i in self._maps:
             return self._maps[i]
-        self.cost += self._build * float(self.weights[i])
+        if not (keep and self._replayed):
+            self.cost += self._build * float(self.weights[i])
         made = self._linearize(i, self._leaves())
         self._heads = ()  # a graph that is not kept ends with its map
         if keep:

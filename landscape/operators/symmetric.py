@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,16 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from landscape.space import ParameterSpace
+
+
+class Record(Protocol):
+    """Products that were made before, and are made now."""
+
+    def replayed(self, vectors: Tensor) -> tuple[Tensor, float] | None:
+        """Products of rows and their cost, if they were made before."""
+
+    def keep(self, vectors: Tensor, made: Tensor, cost: float) -> None:
+        """Keep products that were made now."""
 
 
 class SymmetricOperator(ABC):
@@ -23,6 +33,8 @@ class SymmetricOperator(ABC):
         theta: the point, ``(params,)``: the coordinates that ``A`` acts on.
         space: names and shapes of those coordinates.
         products: products made so far.
+        cost: FB spent so far by this process' own count, where the operator counts them.
+        record: keeps the products on disk (:func:`landscape.operators.recording.recording`), if anything.
         settings: what to record beside numbers made from it.
     """
 
@@ -32,6 +44,9 @@ class SymmetricOperator(ABC):
         self.theta = theta
         self.space = space
         self.products = 0
+        self.cost = 0.0
+        self.record: Record | None = None
+        self._replayed = False  # an earlier process paid for what is kept between products
         self.settings: dict[str, Any] = {"operator": self.kind}
 
     @property
@@ -74,7 +89,7 @@ class SymmetricOperator(ABC):
             raise ValueError(
                 f"vectors have shape {tuple(vectors.shape)}, expected (count, {self.shape[1]})"
             )
-        products = self._products(vectors.detach().to(self.theta))
+        products = self._recorded(vectors.detach().to(self.theta))
         self.products += len(vectors)
         if not torch.isfinite(products).all():
             raise ValueError(
@@ -82,6 +97,19 @@ class SymmetricOperator(ABC):
                 "there; check the weights, or compute in float64"
             )
         return products
+
+    def _recorded(self, vectors: Tensor) -> Tensor:
+        if self.record is None:
+            return self._products(vectors)
+        found = self.record.replayed(vectors)
+        if found is not None:
+            self.cost += found[1]
+            self._replayed = True
+            return found[0]
+        before = self.cost
+        made = self._products(vectors)
+        self.record.keep(vectors, made, self.cost - before)
+        return made
 
     def release(self) -> None:  # noqa: B027 - most keep nothing
         """Give back what is kept in memory between products; later ones make it again."""

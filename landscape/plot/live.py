@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from landscape import plot
+from landscape.writing import write_text
 
 _REFRESH = 10  # seconds after which the browser reads the page again
 
@@ -40,12 +41,7 @@ class LivePage:
         if "health" not in surface.attrs:
             again = f'<head><meta http-equiv="refresh" content="{_REFRESH}">'
             html = html.replace("<head>", again, 1)
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(html, encoding="utf-8")
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(self._path, html)
 
     def _title(self, surface: xr.Dataset, done: int) -> str:
         total = surface["evaluated"].size

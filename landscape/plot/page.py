@@ -26,6 +26,7 @@ from plotly.offline import get_plotlyjs
 from landscape.plot.dark import DARK
 from landscape.plot.table import Cell, Table
 from landscape.plot.table_data import csv_text, records
+from landscape.writing import write_text
 
 __all__ = ["Cell", "Section", "Table", "write_page"]
 
@@ -88,7 +89,7 @@ def write_page(
         The path of the file.
 
     Raises:
-        OSError: the file cannot be written.
+        WriteError: the disk refuses; a page that was there is as it was.
     """
     path = Path(path)
     body = _body(_Content(title, lead, sections, settings, warnings, checks))
@@ -105,13 +106,7 @@ def write_page(
         ours = "\n".join(_resource(f"{name}.js") for name in _SCRIPTS)
         scripts += f'<script>\n(function () {{\n"use strict";\n{ours}}})();\n</script>\n'
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(f"{head}{scripts}</head>\n{body}</html>\n", encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_text(path, f"{head}{scripts}</head>\n{body}</html>\n")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from landscape.objective import Objective
 from landscape.sharpness.report import SharpnessReport
 from landscape.store import writable
+from landscape.writing import write_text
 
 
 def plain_settings(objective: Objective) -> dict[str, Any]:
@@ -53,14 +53,9 @@ def save(report: SharpnessReport, path: Path) -> None:
 
     Raises:
         ValueError: the folder does not exist, or ``path`` is a folder.
+        WriteError: the disk refuses; the report that was there is as it was.
     """
-    target = writable(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(report.to_json() + "\n", encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(writable(path), report.to_json() + "\n")
 
 
 def _refuse(path: Path, name: str, theirs: Any, ours: Any) -> None:

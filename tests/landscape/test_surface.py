@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,14 +296,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     surface = evaluate(objective, random_plane(objective), points=2)
     save(surface, tmp_path / "s.nc")
 
-    def full(self, path, **options):
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
+    def full(self, contents):
+        with self.open("wb") as file:
+            file.write(bytes(contents)[:100])
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
-    with pytest.raises(OSError, match="no space"):
-        save(surface, tmp_path / "s.nc")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(
+            OSError, match=r"cannot write .*s\.nc: no space left on device; make room"
+        ):
+            save(surface, tmp_path / "s.nc")
     assert [path.name for path in tmp_path.iterdir()] == ["s.nc"]
     assert load(tmp_path / "s.nc").identical(surface)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape.directions import Plane
-from landscape.exchange.files import replaced
+from landscape.exchange.files import replaced_hdf5
 from landscape.exchange.li2018.entries import MODES, Entries, combined, entries
 from landscape.exchange.li2018.hdf5 import dataset, member, opened
 from landscape.exchange.li2018.plane import ReferencePlane
@@ -99,7 +99,7 @@ def write_directions(
         )
     mode = "states" if plane.buffers else "weights"
     tensors = entries(objective, mode).tensors
-    with replaced(path) as temporary, h5py.File(temporary, "w") as file:
+    with replaced_hdf5(path) as file:
         for axis, (name, row) in enumerate(zip(_NAMES, plane.basis, strict=False)):
             pieces = objective.space.unflatten(row)
             group = file.create_group(name)

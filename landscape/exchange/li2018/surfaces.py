@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import xarray as xr
 
-from landscape.exchange.files import Array, plain, replaced, settings, values
+from landscape.exchange.files import Array, plain, replaced_hdf5, settings, values
 from landscape.exchange.li2018.hdf5 import member, numbers, opened, words
 from landscape.store import SCHEMA, json_text
 
@@ -185,7 +184,7 @@ def write_surface(
         notes.append(f"{count} losses are not positive: the reference takes them for missing")
     imported = settings(surface).get("imported")
     directions = imported.get("directions", "") if isinstance(imported, dict) else ""
-    with replaced(path) as temporary, h5py.File(temporary, "w") as file:
+    with replaced_hdf5(path) as file:
         file["dir_file"] = directions
         for letter, axis in zip("xy", axes, strict=False):
             file[f"{letter}coordinates"] = surface[axis].values.astype(np.float64)

@@ -78,10 +78,10 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     target.write_text("old")
 
     def full(*_, **__):
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"cannot write .*no space left on device; make room"):
         landscape.export(surface(), target)
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["s.json"]
