@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from typing import Any, NamedTuple
+
+from landscape.wording import printable
 
 _FORM = re.compile(r"((?:.*?:)?[A-Za-z_][\w.\-]*)\((.*)\)", re.DOTALL)
 
@@ -42,7 +45,9 @@ def parse(text: str, what: str) -> Call:
     if match is None:
         return Call(text)
     try:
-        call = ast.parse(f"f({match[2]})", mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's parser, on escapes in texts
+            call = ast.parse(f"f({match[2]})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError
         args = tuple(ast.literal_eval(argument) for argument in call.args)
@@ -51,7 +56,7 @@ def parse(text: str, what: str) -> Call:
             raise ValueError
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ValueError(
-            f"{what} {text!r} has arguments that are not literals: expected numbers, texts in quotes, "
+            f"{what} '{printable(text, 200)}' has arguments that are not literals: expected numbers, texts in quotes, "
             "True, False, None, and lists or mappings of these, such as width=16"
         ) from None
     return Call(match[1], args, kwargs, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from landscape import json_text
 from landscape.pickle_machine import Refused
 from landscape.state_dicts import candidates, entries, find, strip
 from landscape.unpickling import read_pickled
 from landscape.wording import listed, printable
 
 SUFFIXES = (".pt", ".pth", ".th", ".t7", ".ckpt", ".bin", ".safetensors")
-_HEADER = 1 << 24  # bytes of a safetensors header or of an index of shards
+_HEADER = 1 << 24  # bytes of a safetensors header
+_NAME = 200  # characters of the name of a shard
 _REPEATED = 8  # times that tensors may share the bytes of the file
 
 
@@ -203,18 +204,17 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_shards(path: Path, allow: Collection[str], trust_pickle: bool) -> dict[str, Any]:
     """The tensors that an index of shards lists, from the files beside it."""
     try:
-        if path.stat().st_size > _HEADER:
-            raise Refused(f"an index of over {_HEADER} bytes")
-        listing = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        listing = json_text.read(path)["weight_map"]
         files = {str(name): str(file) for name, file in listing.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"checkpoint {path} cannot be read: expected JSON with a weight_map of names to files "
             f"({type(error).__name__})"
         ) from None
     tensors: dict[str, Any] = {}
     for file in sorted(set(files.values())):
-        if Path(file).name != file or file.endswith(".index.json"):
+        plain = Path(file).name == file and file.isprintable() and len(file) <= _NAME
+        if not plain or file.endswith(".index.json"):
             raise ValueError(
                 f"checkpoint {path} names {printable(file)}, expected files of its own folder"
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from landscape.array_pickle import read_array_pickle
+from landscape.npz import Npz
+from landscape.wording import one_line
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -19,6 +20,7 @@ BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 _PIXELS = 3 * 32 * 32
 _LARGEST = 1 << 26  # bytes; a batch of the official pickles is 31 MB
+_STEPS = 1_000_000  # instructions; such a batch has 40,000
 _LAYOUTS = f"{PACKED}, {BINARY} or {PYTHON}"
 
 
@@ -28,8 +30,8 @@ def read(root: Path, split: str) -> tuple[Pixels, Labels]:
     Args:
         root: an ``.npz`` file with arrays ``train_images``, ``train_labels``, ``test_images`` and
             ``test_labels``; or a folder that is, or holds, ``cifar-10-batches-bin`` (binary version),
-            ``cifar-10-batches-py`` (python version, read by an unpickler that makes byte arrays and
-            nothing else), or ``cifar10.npz``.
+            ``cifar-10-batches-py`` (python version, see :mod:`landscape.array_pickle`), or
+            ``cifar10.npz``.
         split: ``"train"`` or ``"test"``.
 
     Raises:
@@ -55,15 +57,15 @@ def read(root: Path, split: str) -> tuple[Pixels, Labels]:
 
 def _packed(path: Path, split: str) -> tuple[Pixels, Labels]:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            x, y = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        with Npz(path) as arrays:
+            x, y = arrays.array(f"{split}_images"), arrays.array(f"{split}_labels")
+    except (OSError, ValueError) as error:
         raise _damaged(
             path, f"no arrays {split}_images and {split}_labels can be read ({_said(error)})"
         ) from None
-    if x.shape != (len(y), 3, 32, 32) or x.dtype != np.uint8:
+    if y.ndim != 1 or x.shape != (len(y), 3, 32, 32) or x.dtype != np.uint8:
         raise _damaged(
-            path, f"images are {x.dtype} {x.shape}, expected uint8 ({len(y)}, 3, 32, 32)"
+            path, f"images are {x.dtype} {x.shape}, expected uint8 {(*y.shape, 3, 32, 32)}"
         )
     return x, _labels(y, path)
 
@@ -82,53 +84,29 @@ def _binary(path: Path) -> tuple[Pixels, Labels]:
 
 def _pickled(path: Path) -> tuple[Pixels, Labels]:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"larger than {_LARGEST >> 20} MB")
-        found = _BytesOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        found = read_array_pickle(path, max_bytes=_LARGEST, max_steps=_STEPS)
+        if not isinstance(found, dict):
+            raise ValueError("it holds no dictionary")
         entries = {str(k, "latin1") if isinstance(k, bytes) else k: v for k, v in found.items()}
-        x = np.asarray(entries["data"])
+        x = entries["data"]
         y = np.asarray(entries["labels"], dtype=np.int64)
-    except Exception as error:  # a stranger's pickle may raise anything
-        raise _damaged(path, _said(error)) from None
-    if x.dtype != np.uint8 or x.shape != (len(y), _PIXELS):
-        raise _damaged(path, f"data is {x.dtype} {x.shape}, expected uint8 ({len(y)}, {_PIXELS})")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise _damaged(path, _said(error).removeprefix(f"{path} ")) from None
+    if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.shape != (*y.shape, _PIXELS):
+        form = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else "no array"
+        raise _damaged(path, f"data is {form}, expected uint8 {(*y.shape, _PIXELS)}")
     return x.reshape(-1, 3, 32, 32), _labels(y, path)
 
 
-class _BytesOnly(pickle.Unpickler):
-    """Plain values and arrays of bytes; every other name in the file is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module.replace("numpy._core", "numpy.core"), name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not read") from None
-
-
-def _bytes_dtype(code: Any, *_: Any) -> np.dtype[Any]:
-    if code not in ("u1", b"u1"):
-        raise pickle.UnpicklingError(f"an array of {code!r}, expected bytes")
-    return np.dtype("u1", copy=True)
-
-
-# Stand-ins for what numpy's pickles name, which take no size and no type from the file.
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0, np.uint8),
-    ("numpy", "ndarray"): None,
-    ("numpy", "dtype"): _bytes_dtype,
-    ("_codecs", "encode"): lambda text, *_: text.encode("latin1"),
-}
-
-
 def _labels(y: NDArray[Any], path: Path) -> Labels:
-    found = y.astype(np.int64)
+    found = y.astype(np.int64) if y.dtype.kind in "bui" else np.full(1, -1)
     if found.ndim != 1 or not len(found) or found.min() < 0 or found.max() > 9:
         raise _damaged(path, "labels are not one of 0 to 9 an image")
     return found
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error, 400)
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

@@ -64,6 +64,7 @@ def compare(
     """
     from landscape.compare import Comparison, short_label
     from landscape.compared_spectra import Asked
+    from landscape.holding import held
 
     if len(checkpoints) < 2:
         raise ValueError(f"{len(checkpoints)} checkpoint given: a comparison needs two or more")
@@ -72,20 +73,24 @@ def compare(
     study = Comparison(
         out.with_suffix(""), span=shown.span, points=shown.points, seed=shown.seed, spectrum=asked
     )
-    objectives: dict[str, Objective] = {}
-    group = _group(source, checkpoints[0])
-    for checkpoint in checkpoints:
-        label = short_label(checkpoint, checkpoints)
-        objectives[label] = source.objective(checkpoint)
-        with console.progress_bar(str(checkpoint), quiet) as advance:
-            study.add(label, {_group(source, checkpoint): objectives[label]}, advance)
-    ways = (
-        {} if shown.no_path else _ways(dict(zip(objectives, checkpoints, strict=True)), objectives)
-    )
-    if ways:
-        with console.progress_bar("paths", quiet) as advance:
-            study.follow(group, next(iter(objectives.values())), ways, advance)
-    print(study.write(out, lead="\n\n".join(study.verdict())))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with held(study.folder):
+        objectives: dict[str, Objective] = {}
+        group = _group(source, checkpoints[0])
+        for checkpoint in checkpoints:
+            label = short_label(checkpoint, checkpoints)
+            objectives[label] = source.objective(checkpoint)
+            with console.progress_bar(str(checkpoint), quiet) as advance:
+                study.add(label, {_group(source, checkpoint): objectives[label]}, advance)
+        ways = (
+            {}
+            if shown.no_path
+            else _ways(dict(zip(objectives, checkpoints, strict=True)), objectives)
+        )
+        if ways:
+            with console.progress_bar("paths", quiet) as advance:
+                study.follow(group, next(iter(objectives.values())), ways, advance)
+        print(study.write(out, lead="\n\n".join(study.verdict())))
     if study.doubts:
         raise console.Untrusted("; ".join(study.doubts))
 

@@ -73,9 +73,11 @@ def connect(
         bending: how the curve is trained.
         source: what the loss is a loss of.
     """
+    from json import loads
+
     from landscape.cli_points import read_points
     from landscape.connectivity import connect as train
-    from landscape.store import save
+    from landscape.store import json_text, save
 
     require_suffix(out, ".html")
     if bending.plane_points and bending.plane_points < 2:
@@ -91,10 +93,15 @@ def connect(
             rate=bending.rate, batch=bending.batch, points=bending.points,
             labels=(first_label, second_label), out=folder / "training.nc", progress=advance,
         )  # fmt: skip
+    failed = not_better(found)
+    if failed:
+        told = json_text([*loads(found.line.attrs.get("refusals", "[]")), *failed])
+        found.line.attrs["refusals"] = told
     save(found.line, folder / "curve.nc")
     save(found.straight, folder / "straight.nc")
     plane = _plane(points.objective, found, bending.plane_points, folder / "plane.nc", quiet)
-    doubts = list(dict.fromkeys([*found.barrier.cautions, *points.remarks]))
+    refused = _refused(found, plane)
+    doubts = list(dict.fromkeys([*refused, *points.remarks]))
     _write(out, found, plane, doubts)
     if json:
         console.print_json({**found.document(), "page": str(out), "cautions": doubts})
@@ -104,8 +111,31 @@ def connect(
             print(f"  {name}: {height.text()}")
         for doubt in doubts:
             print(f"  beware: {doubt}")
-    if found.barrier.cautions:
-        raise console.Untrusted("; ".join(found.barrier.cautions))
+    if refused:
+        raise console.Untrusted("; ".join(refused))
+
+
+def not_better(found: Connection) -> list[str]:
+    """That the curve's mean loss, which it was trained for, is not below the straight line's; else nothing.
+
+    A thousandth is allowed for: a straight line that is best already is left by the noise of the start.
+    """
+    curve, straight = found.mean_loss
+    if curve <= straight + 1e-3 * abs(straight):
+        return []
+    return [
+        f"the training of the curve has not converged: its mean loss is {curve:.4g}, above the {straight:.4g} of the "
+        "straight line; raise --iterations, or lower --rate"
+    ]
+
+
+def _refused(found: Connection, plane: xr.Dataset | None) -> list[str]:
+    """Why the lines, or the plane of the curve, cannot be vouched for."""
+    from landscape.refusals import refusals
+
+    parts = [found.line, found.straight, *([] if plane is None else [plane])]
+    told = [reason for part in parts for reason in refusals(part)]
+    return list(dict.fromkeys([*found.barrier.cautions, *told]))
 
 
 def _plane(

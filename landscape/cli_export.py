@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from landscape import console
 from landscape.cli_source import Flag, require_suffix
 
 Part = Annotated[str | None, Parameter(name="split")]
@@ -38,14 +39,18 @@ def export(
         part: train or test: the name of the losses in an .h5 file; train when left out.
     """
     from landscape.exchange import export as write
+    from landscape.refusals import refusals
     from landscape.store import load
 
     given = {"size": size, "height": height, "base": base, "clip": clip, "part": part}
     options = {name: value for name, value in given.items() if value is not None}
-    notes = write(load(surface), out, **options, **({"log": True} if log else {}))
+    data = load(surface)
+    notes = write(data, out, **options, **({"log": True} if log else {}))
     print(f"{out}: written from {surface}")
     for note in notes:
         print(f"  {note}")
+    if refused := refusals(data):
+        raise console.Untrusted(f"{surface}: {'; '.join(refused)}")
 
 
 def import_surface(
@@ -66,7 +71,7 @@ def import_surface(
     """
     from landscape import surface_page
     from landscape.exchange.li2018.surfaces import read_surface
-    from landscape.soundness import troubles
+    from landscape.soundness import refusals, troubles
     from landscape.store import save
 
     require_suffix(out, ".nc")
@@ -78,3 +83,5 @@ def import_surface(
     print(f"{out} and {page}: {done} of {found['loss'].size} points, {found.attrs['group']}")
     for caution in troubles(found):
         print(f"  beware: {caution}")
+    if refused := refusals(found):
+        raise console.Untrusted("; ".join(refused))

@@ -178,14 +178,16 @@ def _report(
 
 def _doubts(report: SharpnessReport, request: Request) -> list[str]:
     from landscape.sharpness.registry import WORST_CASE
+    from landscape.sharpness.remarks import label
     from landscape.sharpness.running import FAILED
 
-    doubts = [f"{row.name} is {row.value}" for row in report.values() if not isfinite(row.value)]
+    each = [(row, variant) for row in report.values() for variant in (row, *row.variants)]
+    doubts = [f"{label(row, one)} is {one.value}" for row, one in each if not isfinite(one.value)]
     doubts += [
-        row.note or f"{row.name} has not converged"
-        for row in report.values()
+        one.note or f"{label(row, one)} has not converged"
+        for row, one in each
         # A largest rise is a lower bound anyway, whether its search has stalled or not.
-        if not row.converged and report.about.get(row.name, {}).get("family") != WORST_CASE
+        if not one.converged and report.about.get(row.name, {}).get("family") != WORST_CASE
     ]
     doubts += [
         f"{name} {reason}"

@@ -35,6 +35,7 @@ def topology(
             all points together when left out, which errs on the safe side.
         json: print one JSON document instead.
     """
+    from landscape.soundness import refusals
     from landscape.store import load
     from landscape.topology import analyze
 
@@ -48,16 +49,19 @@ def topology(
         doubts.append(
             f"with {12 - connectivity} neighbours {other} minima stand out: the grid is too coarse to tell"
         )
+    refused = refusals(data)
     if out is not None:
         _draw(data, found, out, doubts)
     if json:
-        console.print_json(found.to_dict())
+        console.print_json({**found.to_dict(), "doubts": [*doubts, *refused]})
     else:
-        _tell(found, doubts, level is not None)
+        _tell(found, [*doubts, *refused], level is not None)
         if out is not None:
             print(out)
     if found.missing:
-        raise console.Untrusted(f"{surface}: {found.missing} points are not evaluated yet")
+        refused.append(f"{found.missing} points are not evaluated yet")
+    if refused:
+        raise console.Untrusted(f"{surface}: {'; '.join(refused)}")
 
 
 def _draw(data: xr.Dataset, found: Topology, out: Path, doubts: list[str]) -> None:

@@ -30,6 +30,7 @@ from landscape.pca import ENOUGH
 from landscape.plot.page import Section
 from landscape.plot.table import Table
 from landscape.plot.trails import WARN_SHARE
+from landscape.refusals import refusals
 from landscape.report import comparison_page, paper_figures
 from landscape.sharpness import MEASURES as REGISTRY
 from landscape.sharpness import SharpnessReport, sharpness
@@ -39,7 +40,7 @@ from landscape.spectra.eigenpairs import ConvergenceWarning
 from landscape.subjects import Subject
 from landscape.surface import evaluate
 from landscape.together import Together, Way, together
-from landscape.trajectory_page import over_plane
+from landscape.trajectory_page import over_plane, unconverged
 
 _MOST_TERMS = 2_000_000
 """Numbers that a surface may keep of its terms: 16 MB. Above, differences of surfaces are not paired."""
@@ -148,6 +149,8 @@ class Comparison:
                 keep_terms=axes == 2 and points**2 * terms <= _MOST_TERMS,
                 progress=lambda done, total, what=what: tell(done, total, what),  # type: ignore[misc]
             )
+            where = f"{label}, {group}, {kind[:-1]}"
+            self.doubts += [f"{where}: {reason}" for reason in refusals(found[kind])]
         metrics = objective.metrics(objective.theta)
         report = self._report(objective, metrics["loss"], Path(f"{stem}.json"), tell, group)
         self.doubts += [
@@ -188,6 +191,10 @@ class Comparison:
             objective, ways, self.folder / _slug(group), points=self.points or 25, seed=self.seed,
             progress=progress or (lambda done, total, what: None),
         )  # fmt: skip
+        where, one = f"{group}, where training went", self._ways[group]
+        self.doubts += [f"{where}: {reason}" for reason in refusals(one.surface)]
+        for path in one.paths:
+            self.doubts += [f"{path.attrs['label']}, {where}: {text}" for text in unconverged(path)]
 
     def tables(self) -> list[Table]:
         """One table of flatness numbers a group."""

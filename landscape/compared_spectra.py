@@ -16,6 +16,7 @@ from landscape.operators import operator_of
 from landscape.spectra.data_noise import spread_of
 from landscape.spectra.density import density
 from landscape.spectra.eigenpairs import ConvergenceWarning, eigenpairs
+from landscape.wording import one_line
 
 _GRID = 256
 """Points of the density's curve between the outliers: a page holds one of every solution."""
@@ -96,20 +97,26 @@ class Spectrum:
         """The spectrum of a document.
 
         Raises:
-            KeyError: an entry is missing.
-            ValueError: the density is damaged.
+            ValueError: an entry is missing or damaged.
         """
-        kept = document.get("density")
-        return cls(
-            values=tuple(document["values"]),
-            residuals=tuple(document["residuals"]),
-            stderr=tuple(document["stderr"]),
-            outcome=document["outcome"],
-            converged=bool(document["converged"]),
-            products=int(document["products"]),
-            density=None if kept is None else xr.Dataset.from_dict(kept),
-            settings=document["settings"],
-        )
+        try:
+            kept = document.get("density")
+            found = cls(
+                values=_numbers(document["values"]),
+                residuals=_numbers(document["residuals"]),
+                stderr=_numbers(document["stderr"]),
+                outcome=str(document["outcome"]),
+                converged=bool(document["converged"]),
+                products=int(document["products"]),
+                density=None if kept is None else xr.Dataset.from_dict(kept),
+                settings={**document["settings"]},
+            )
+        except Exception as error:  # xarray raises many kinds
+            raise ValueError(f"a damaged spectrum: {one_line(error)}") from None
+        counts = {len(found.values), len(found.residuals), len(found.stderr or found.values)}
+        if len(counts) > 1:
+            raise ValueError("a damaged spectrum: not as many residuals as values")
+        return found
 
 
 def measure(objective: Objective, asked: Asked, seed: int = 0) -> Spectrum:
@@ -148,6 +155,10 @@ def measure(objective: Objective, asked: Asked, seed: int = 0) -> Spectrum:
         found,
         dict(pairs.settings),
     )
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,7 @@ from landscape.directions import (
     require_points,
     stale_statistics,
 )
+from landscape.holding import held
 from landscape.objective import Objective, digest
 from landscape.planes import plane_through
 from landscape.store import CURVE, json_text, load, save, writable
@@ -166,8 +167,10 @@ def connect(
         "ends_sha256": digest([a, b]),
         "objective": objective.settings,
     }
-    training = _Training(objective, a, b, settings, None if out is None else writable(out))
-    training.run(progress)
+    path = None if out is None else writable(out)
+    with held(path):
+        training = _Training(objective, a, b, settings, path)
+        training.run(progress)
     controls = torch.stack([a, *training.bends.detach(), b])
     return _described(objective, controls, settings, points, labels)
 

@@ -80,6 +80,19 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore a second Ctrl-C: the first is being answered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _run(app: App, arguments: Sequence[str] | None, prepare: Callable[[], None] | None) -> int:
     from cyclopts import CycloptsError
 
@@ -97,11 +110,12 @@ def _run(app: App, arguments: Sequence[str] | None, prepare: Callable[[], None] 
         how, status = "interrupted", INTERRUPTED
         if isinstance(stop, Terminated):
             how, status = f"ended by {stop}", 128 + stop.number
-        return _fail(
-            f"{how}; files written so far are kept, the same command continues them "
-            "(sharpmaml train: with --resume)",
-            status,
-        )
+        with _undisturbed():
+            return _fail(
+                f"{how}; files written so far are kept, the same command continues them "
+                "(sharpmaml train: with --resume)",
+                status,
+            )
     except BrokenPipeError:
         # The reader of our output, such as head, had seen enough; what is left goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from landscape.clock import created_at
+from landscape.refusals import refusals
 from landscape.sharpness.paired import same_data
-from landscape.store import DIFFERENCE
+from landscape.store import DIFFERENCE, json_text
 
 _SHARED = ("normalize", "ignore", "seed", "span", "points", "axes", "axis_titles", "group")
 _MUST_AGREE = ("normalize", "ignore", "seed", "span", "points", "axes")
@@ -37,7 +38,8 @@ def surface_difference(
     Returns:
         Dataset of schema ``landscape.difference/1`` over the same coordinates: ``difference`` and
         ``rise_difference`` (NaN throughout where the centre is not on the grid), each with ``_stderr``;
-        attributes ``first``, ``second``, ``paired`` (``terms`` or ``no``), and those of the plane.
+        attributes ``first``, ``second``, ``paired`` (``terms`` or ``no``), those of the plane, and ``refusals``
+        where one of the two cannot be vouched for.
 
     Raises:
         ValueError: surfaces whose directions or grids differ (the first setting that does is named), or
@@ -70,6 +72,13 @@ def surface_difference(
     labels = [
         str(s.attrs.get("label") or name) for s, name in ((first, "first"), (second, "second"))
     ]
+    refused = [
+        f"{label}: {reason}"
+        for label, s in zip(labels, (first, second), strict=True)
+        for reason in refusals(s)
+    ]
+    if refused:
+        attrs["refusals"] = json_text(refused)
     return xr.Dataset(
         {
             "difference": (dims, change),
@@ -85,7 +94,7 @@ def surface_difference(
             "second": labels[1],
             "paired": "no" if terms is None else "terms",
             **attrs,
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created_at": created_at(),
         },
     )
 

@@ -76,7 +76,8 @@ def write(found: Curvature, path: Path, label: str) -> Path:
     columns = [found.pairs.values.tolist(), found.pairs.residuals.tolist()]
     if found.noise is not None and not found.noise.stderr.isnan().any():
         columns.append(found.noise.stderr.tolist())
-    shown: dict[str, Any] = {"title": _TITLES[found.pairs.which]}
+    missed = [] if found.pairs.converged else [found.pairs.outcome]
+    shown: dict[str, Any] = {"title": _TITLES[found.pairs.which], "refused": missed}
     if found.pairs.which == "BE":
         top = (len(columns[0]) + 1) // 2
         if top < len(columns[0]):

@@ -128,6 +128,7 @@ class Curvature:
             "passes": pairs.passes,
             "converged": pairs.converged,
             "outcome": pairs.outcome,
+            "doubts": self.doubts,
             "method": pairs.method,
             "which": pairs.which,
             "tol": asked.tol,
@@ -164,6 +165,7 @@ class Curvature:
                 "upper": self.held_out.upper.tolist(),
                 "lower": self.held_out.lower.tolist(),
                 "products": self.held_out.products,
+                "converged": self.held_out.converged,
             }
         if self.stability is not None:
             told["stability"] = dataclasses.asdict(self.stability)

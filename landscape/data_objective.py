@@ -15,7 +15,13 @@ from torch.func import functional_call
 
 from landscape import device as devices
 from landscape.batches import Batch, Data, materialize
-from landscape.norms import native_norms, recording, use_batch_statistics, use_primitive_norms
+from landscape.norms import (
+    copied,
+    native_norms,
+    recording,
+    use_batch_statistics,
+    use_primitive_norms,
+)
 from landscape.objective import digest, gradient_of, hvp_of, standard_error
 from landscape.parts import Part, Tensors
 from landscape.scoring import Loss, Metric, fits_accuracy, named_metrics, per_example, resolve_loss
@@ -94,7 +100,7 @@ class DataObjective:
         self.norm = norm
         self._precision = precision
         self._loss, loss_name = resolve_loss(loss)
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.module = copied(model).eval().requires_grad_(False)
         if norm == "batch":
             use_batch_statistics(self.module)
         self.batches: Sequence[Batch] = materialize(data, batch_size, norm == "batch", self.theta)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pkgutil
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,9 @@ from landscape.calls import Call, parse
 from landscape.checkpoint import SUFFIXES, read_weights
 from landscape.directions import generator
 from landscape.networks import called
+from landscape.npz import Npz
 from landscape.pixels import scaled, standardized
+from landscape.wording import listed, one_line
 
 EXAMPLES = 1024
 """How many examples are taken unless ``--examples`` says otherwise."""
@@ -223,7 +224,7 @@ def _pair(path: Path, there: list[str], reading: Reading) -> tuple[tuple[str, st
         return parts[split], split
     raise ValueError(
         f"--data {path} is not {_kind(path)} with arrays x and y (or images and labels, or tokens): it "
-        f"holds {', '.join(there[:5]) or 'nothing'}"
+        f"holds {listed(there) or 'nothing'}"
     )
 
 
@@ -232,11 +233,11 @@ class _Packed(Mapping[str, Array]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._names: list[str] = self._read(lambda arrays: list(arrays.files))
+        self._names: list[str] = self._read(lambda arrays: list(arrays.names))
 
     def __getitem__(self, name: str) -> Array:
-        found: Array = self._read(lambda arrays: arrays[name])
-        if found.dtype.kind not in "buif":
+        found: Array = self._read(lambda arrays: arrays.array(name))
+        if found.dtype.kind == "c":
             raise self._refused(f"{name} holds {found.dtype}, expected numbers")
         return found
 
@@ -246,13 +247,12 @@ class _Packed(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def _read(self, ask: Callable[[Any], Any]) -> Any:
+    def _read(self, ask: Callable[[Npz], Any]) -> Any:
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with Npz(self._path) as arrays:
                 return ask(arrays)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, MemoryError,
-                zipfile.BadZipFile) as error:  # fmt: skip
-            raise self._refused(" ".join(str(error).split())) from None
+        except (OSError, ValueError) as error:
+            raise self._refused(one_line(error)) from None
 
     def _refused(self, reason: str) -> ValueError:
         return ValueError(f"--data {self._path} is not an .npz file with arrays x and y: {reason}")

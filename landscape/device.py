@@ -44,6 +44,17 @@ def exact_kernels() -> Iterator[None]:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread inside: long sums then come to the same bits whatever the number of threads outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def differentiable_kernels(recurrent: bool = True) -> Iterator[None]:
     """Kernels that have second derivatives, in reverse and in forward mode.
 

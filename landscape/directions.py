@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from landscape.device import one_thread
 from landscape.normalization import RULES, normalized, orthogonalized, units
 from landscape.norms import BATCH_NORM
 from landscape.objective import Objective
@@ -56,11 +57,13 @@ class Plane:
         return int(self.basis.shape[0])
 
     @property
+    @one_thread()
     def norms(self) -> tuple[float, ...]:
         """Euclidean length of each direction."""
         return tuple(float(row.double().norm()) for row in self.basis)
 
     @property
+    @one_thread()
     def cosine(self) -> float:
         """Cosine of the angle between the two directions; NaN for a line."""
         if self.axes == 1:
@@ -103,6 +106,7 @@ def generator(*key: object) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=value))
 
 
+@one_thread()  # norms of whole layers are long sums
 def random_plane(
     objective: Objective,
     normalize: str = "filter",

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from landscape.clock import created_at
+from landscape.device import one_thread
 from landscape.directions import Plane
 from landscape.objective import Objective, digest
 from landscape.store import SCHEMA, encoded, json_text
@@ -71,6 +72,7 @@ def _covering(marks: list[dict[str, Any]], points: int) -> tuple[Array, tuple[fl
     return np.linspace(low, high, points), (low, high)
 
 
+@one_thread()
 def blank(
     objective: Objective, plane: Plane, grid: Array, span: tuple[float, float], label: str
 ) -> xr.Dataset:
@@ -100,7 +102,7 @@ def blank(
         **hashes,
         **settings,
         "fingerprint": hashlib.sha256(json_text([hashes, settings]).encode()).hexdigest(),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_at": created_at(),
         "landscape_version": _version(),
         "torch_version": str(torch.__version__),
         "device": str(plane.origin.device),

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from landscape.device import one_thread
 from landscape.directions import Plane
 from landscape.objective import Objective
+from landscape.refusals import refusals
 
 
+@one_thread()
 def health_record(surface: xr.Dataset, objective: Objective, plane: Plane) -> dict[str, Any]:
     """The health of a surface that is complete.
 
@@ -21,7 +24,8 @@ def health_record(surface: xr.Dataset, objective: Objective, plane: Plane) -> di
         ``ignored``, how many tensors stay fixed; ``norm``, the mode of the norm layers (``None`` where the
         objective has none); ``points`` evaluated and ``not_finite`` among them; ``centre_loss`` of the
         objective itself and ``centre_difference``, the grid's value there minus that (``None`` where the
-        centre is not on the grid). NaN is written as ``None``.
+        centre is not on the grid); ``refusals``, why the surface cannot be vouched for
+        (:func:`landscape.refusals.refusals`). NaN is written as ``None``.
     """
     space, moves = objective.space, plane.basis.any(dim=0)
     ignored = [name for name, part in space.unflatten(moves).items() if not bool(part.any())]
@@ -54,6 +58,7 @@ def _counted(surface: xr.Dataset) -> dict[str, Any]:
         "not_finite": int((~np.isfinite(loss[done])).sum()),
         "centre_loss": own,
         "centre_difference": float(at) - own,
+        "refusals": refusals(surface),
     }
 
 

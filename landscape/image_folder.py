@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from landscape import pictures as decoding
+from landscape.wording import one_line, printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _GREY = ("1", "L")
@@ -52,7 +54,7 @@ def pixels(pictures: Sequence[Path], size: int | None) -> NDArray[np.uint8]:
     mode = "L" if all(image.mode in _GREY for image in opened) else "RGB"
     arrays = []
     for path, image in zip(pictures, opened, strict=True):
-        converted = image.convert(mode)
+        converted = decoding.converted(image, mode)
         if size is not None:
             converted = _middle(converted, size)
         arrays.append(np.asarray(converted).reshape(converted.height, converted.width, -1))
@@ -66,16 +68,13 @@ def pixels(pictures: Sequence[Path], size: int | None) -> NDArray[np.uint8]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                if image.mode[:1] in ("I", "F"):
-                    raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
-                return image.copy()
-    except Exception as error:  # a stranger's file may raise anything
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as a picture: {text}") from None
+        image = decoding.opened(path.read_bytes())
+        if image.mode[:1] in ("I", "F"):
+            raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
+    except (OSError, ValueError) as error:
+        text = one_line(error).removeprefix("it cannot be read as a picture: ")
+        raise ValueError(f"{printable(path, 300)} cannot be read as a picture: {text}") from None
+    return image
 
 
 def _middle(image: Image.Image, size: int) -> Image.Image:

@@ -33,6 +33,9 @@ class Journal:
         path: the file; it is made when the first entry comes.
         identity: what tells this computation from all others; JSON can hold it.
 
+    Attributes:
+        foreign: whether the file holds something else; it would be written over.
+
     Raises:
         WriteError: the file cannot be read, or the folder not be written to.
     """
@@ -41,6 +44,7 @@ class Journal:
         self.path = path
         self._title = _packed(identity, {})
         self._file = -1
+        self.foreign = False
         self._ends = self._found()
 
     def __len__(self) -> int:
@@ -110,7 +114,10 @@ class Journal:
     def _found(self) -> list[int]:
         try:
             with self.path.open("rb") as file:
-                if file.read(len(_MAGIC)) != _MAGIC or file.read(len(self._title)) != self._title:
+                title = _MAGIC + self._title
+                begin = file.read(len(title))
+                if begin != title:
+                    self.foreign = not title.startswith(begin)  # else torn while it was begun
                     return []
                 ends = [file.tell()]
                 while (record := _next(file)) is not None:

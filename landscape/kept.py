@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from landscape import json_text
 from landscape.compared_spectra import Asked, Spectrum
 from landscape.objective import Objective, digest
 from landscape.sharpness import SharpnessReport, documents
 from landscape.writing import write_text
+
+# Missing or damaged in some way: computed again.
+_UNUSABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 def keep(file: Path, document: Mapping[str, Any], objective: Objective, loss: float) -> None:
@@ -38,14 +42,14 @@ def kept_report(
             set(wanted) <= set(report)
             and report.objective == _plain(objective.settings)
             and report.seed == seed
-            and _same_point(json.loads(text), objective, loss)
+            and _same_point(json_text.parsed(text), objective, loss)
             and all(
                 report.asked[name] == documents.canonical(settings)
                 for name, settings in wanted.items()
             )
         )
-    except (OSError, ValueError, LookupError, TypeError):
-        return None  # missing or damaged: computed again
+    except _UNUSABLE:
+        return None
     return report if same else None
 
 
@@ -63,7 +67,7 @@ def kept_spectrum(
 ) -> Spectrum | None:
     """A spectrum of the same objective at the same point, of the same seed and settings, if there is one."""
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json_text.read(file)
         same = (
             document["objective"] == _plain(objective.settings)
             and document["seed"] == seed
@@ -71,8 +75,8 @@ def kept_spectrum(
             and _same_point(document, objective, loss)
         )
         return Spectrum.read(document["spectrum"]) if same else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None  # missing or damaged: computed again
+    except _UNUSABLE:
+        return None
 
 
 def _same_point(document: Mapping[str, Any], objective: Objective, loss: float) -> bool:

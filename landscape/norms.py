@@ -3,6 +3,8 @@
 In torch 2.13 (CPU), third derivatives through native batch norm with batch statistics, instance norm and
 layer norm are silently wrong, and so is ``torch.func.hessian`` through batch statistics; group norm, RMS
 norm and batch norm with stored statistics are right (``tests/landscape/test_norms.py`` holds the facts).
+Through weight norm along the first or last dimension even plain second derivatives are silently wrong: the
+backward pass takes the length of the weights for a constant.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 BATCH_NORM: type[nn.Module] = nn.modules.batchnorm._BatchNorm
 INSTANCE_NORM: type[nn.Module] = nn.modules.instancenorm._InstanceNorm
@@ -23,15 +27,15 @@ INSTANCE_NORM: type[nn.Module] = nn.modules.instancenorm._InstanceNorm
 def with_primitive_norms(model: nn.Module) -> nn.Module:
     """A deep copy whose norm layers have right derivatives of every order.
 
-    ``BatchNorm1d/2d/3d``, ``InstanceNorm1d/2d/3d`` and ``LayerNorm`` are replaced by subclasses of
-    themselves with the same parameters, buffers, hooks and values within rounding; state dicts load
-    both ways. Other modules, subclasses of these included, stay as they are.
+    ``BatchNorm1d/2d/3d``, ``InstanceNorm1d/2d/3d``, ``LayerNorm`` and what torch's ``weight_norm`` attaches
+    to a layer are replaced by subclasses of themselves with the same parameters, buffers, hooks and values
+    within rounding; state dicts load both ways. Other modules, subclasses of these included, stay as they are.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
     >>> native_norms(net), native_norms(with_primitive_norms(net))
     (['1'], [])
     """
-    return use_primitive_norms(copy.deepcopy(model))
+    return use_primitive_norms(copied(model))
 
 
 def use_primitive_norms(model: nn.Module) -> nn.Module:
@@ -41,6 +45,8 @@ def use_primitive_norms(model: nn.Module) -> nn.Module:
         if primitive is not None:
             # The class alone changes: tensors, hooks and whatever users have attached stay.
             module.__class__ = primitive
+        for hook in _weight_hooks(module):
+            hook.__class__ = _PrimitiveWeightHook
     return model
 
 
@@ -50,7 +56,7 @@ def native_norms(model: nn.Module, order: int = 3) -> list[str]:
     Args:
         model: any module. A subclass with a ``forward`` of its own is not judged.
         order: 3 for third derivatives; 2 for second ones by ``torch.func.hessian`` (``jvp`` of a
-            ``vmap`` of backward passes), which leaves out ``LayerNorm``.
+            ``vmap`` of backward passes), which leaves out ``LayerNorm``; weight norm counts in both.
 
     Raises:
         ValueError: an order other than 2 or 3.
@@ -60,8 +66,34 @@ def native_norms(model: nn.Module, order: int = 3) -> list[str]:
     return [name for name, module in model.named_modules() if _is_wrong(module, order)]
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy.
+
+    Raises:
+        ValueError: torch cannot copy it: the older ``torch.nn.utils.weight_norm`` keeps a weight with its graph.
+    """
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{type(model).__name__} cannot be copied: {' '.join(str(error).split()[:14])} ...; call it once under "
+            "torch.no_grad() first, or use torch.nn.utils.parametrizations.weight_norm"
+        ) from None
+
+
+def native_weight_norms(model: nn.Module) -> list[str]:
+    """Names of the modules whose weights torch's own weight norm makes: wrong from second derivatives on."""
+    return [name or "(the model)" for name, m in model.named_modules() if _weight_normed(m)]
+
+
+def _weight_normed(module: nn.Module) -> bool:
+    return type(module).forward is _WeightNorm.forward or bool(_weight_hooks(module))
+
+
 def _is_wrong(module: nn.Module, order: int) -> bool:
     forward: Any = type(module).forward
+    if _weight_normed(module):
+        return True
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         inherited = forward in (BATCH_NORM.forward, nn.SyncBatchNorm.forward)
         return inherited and (module.training or module.running_mean is None)
@@ -225,6 +257,26 @@ class PrimitiveLayerNorm(nn.LayerNorm):
         return scaled.to(input.dtype)
 
 
+class PrimitiveWeightNorm(_WeightNorm):
+    """The parametrization of ``weight_norm`` (Salimans & Kingma 2016) from elementary operations."""
+
+    def forward(self, weight_g: Tensor, weight_v: Tensor) -> Tensor:
+        """Lengths and directions -> weights."""
+        return weight_v * (weight_g / torch.norm_except_dim(weight_v, 2, self.dim))
+
+
+class _PrimitiveWeightHook(WeightNorm):
+    """The same for the hook of the older ``torch.nn.utils.weight_norm``."""
+
+    def compute_weight(self, module: nn.Module) -> Tensor:
+        g, v = (getattr(module, f"{self.name}_{letter}") for letter in "gv")
+        return PrimitiveWeightNorm(self.dim)(g, v)  # type: ignore[no-any-return]
+
+
+def _weight_hooks(module: nn.Module) -> list[WeightNorm]:
+    return [hook for hook in module._forward_pre_hooks.values() if type(hook) is WeightNorm]
+
+
 _PRIMITIVES: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: PrimitiveBatchNorm1d,
     nn.BatchNorm2d: PrimitiveBatchNorm2d,
@@ -233,6 +285,7 @@ _PRIMITIVES: dict[type[nn.Module], type[nn.Module]] = {
     nn.InstanceNorm2d: PrimitiveInstanceNorm2d,
     nn.InstanceNorm3d: PrimitiveInstanceNorm3d,
     nn.LayerNorm: PrimitiveLayerNorm,
+    _WeightNorm: PrimitiveWeightNorm,
 }
 
 

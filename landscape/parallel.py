@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
+import sys
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -12,9 +14,29 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_TIMEOUT = timedelta(minutes=10)  # of one exchange: a rank that is gone is noticed by then
+from landscape.heartbeat import Heartbeat, Lost
+
+_TIMEOUT = timedelta(hours=6)
+"""Of one exchange: a rank may compute for so long. One that is gone is noticed by the heartbeat."""
 
 T = TypeVar("T")
+
+
+class LostError(ValueError):
+    """Another rank is no longer there: which, why as far as is known, and what to do.
+
+    Attributes:
+        rank: the one that is lost; ``None`` where it is not known.
+        speaks: whether this rank is the one to say so.
+    """
+
+    def __init__(self, own: int, lost: Lost | None, what: str = "") -> None:
+        self.rank = None if lost is None else lost.rank
+        self.speaks = own == 0 or self.rank in (0, None)
+        super().__init__(
+            f"rank {own} lost another rank: {lost or what}; files written so far are kept, the same command "
+            "continues them (sharpmaml train: with --resume)"
+        )
 
 
 class Team:
@@ -46,7 +68,7 @@ class Team:
         if self.size == 1:
             return results
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, results)
+        exchange(lambda: dist.all_gather_object(parts, results))
         merged: list[T] = []
         for position in range(sum(len(part) for part in parts)):
             merged.append(parts[position % self.size][position // self.size])
@@ -57,7 +79,7 @@ class Team:
         if self.size == 1:
             return tensor
         total = tensor.detach().cpu()  # gloo meets on the CPU
-        dist.all_reduce(total)
+        exchange(lambda: dist.all_reduce(total))
         return total.to(tensor.device)
 
     def agree(self, value: T) -> T:
@@ -65,7 +87,7 @@ class Team:
         if self.size == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0)
+        exchange(lambda: dist.broadcast_object_list(box, src=0))
         return box[0]  # type: ignore[no-any-return]
 
 
@@ -77,12 +99,18 @@ def join() -> Team:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Team()
-    meet("gloo", _TIMEOUT)
+    meet("gloo")
     return Team(dist.get_rank(), dist.get_world_size())
 
 
-def meet(backend: str, timeout: timedelta) -> None:
+_heartbeat: Heartbeat | None = None
+
+
+def meet(backend: str, timeout: timedelta = _TIMEOUT) -> None:
     """Meet the other processes of ``torchrun``, once, and part from them when Python ends.
+
+    From then on a process that another one is lost to ends within a minute: by a :class:`LostError` of its next
+    exchange, or with a line and status 1 where it hangs in one.
 
     gloo's threads must be gone by then: one that lets go of a tensor while the interpreter is taken
     down aborts the process.
@@ -92,12 +120,69 @@ def meet(backend: str, timeout: timedelta) -> None:
     # It takes the group that there is as its functions' defaults: imported later, by torch's compiler
     # for one, it would keep the group and its threads alive after leave().
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group(backend, timeout=timeout)
+    try:
+        dist.init_process_group(backend, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"rank {os.environ.get('RANK', '?')} could not meet the other ranks: {first}"
+        ) from None
     atexit.register(leave)
+    _listen_to_each_other()
+
+
+def _listen_to_each_other() -> None:
+    global _heartbeat
+    rank, host = dist.get_rank(), os.environ.get("MASTER_ADDR", "localhost")
+    found: list[Any] = [None]
+    if rank == 0:
+        _heartbeat = Heartbeat(0, lambda lost: _end(0, lost), host)
+        found = [(_heartbeat.port, _heartbeat.token)]
+    exchange(lambda: dist.broadcast_object_list(found, src=0))
+    if rank > 0:
+        try:
+            _heartbeat = Heartbeat(rank, lambda lost: _end(rank, lost), host, *found[0])
+        except OSError:
+            _heartbeat = None  # a firewall: what is left is the limit on the time of an exchange
+
+
+def _end(own: int, lost: Lost) -> None:
+    """End this process, whose main thread hangs in an exchange: no exception would reach it there."""
+    error = LostError(own, lost)
+    if error.speaks:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def exchange(meeting: Callable[[], object]) -> None:
+    """Meet the other ranks.
+
+    Raises:
+        LostError: one of them is gone.
+    """
+    if _heartbeat is not None:
+        _heartbeat.meeting = True
+    try:
+        meeting()
+    except RuntimeError as error:  # a process that is gone closes its connections
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LostError(dist.get_rank(), lost(), first) from None
+    finally:
+        if _heartbeat is not None:
+            _heartbeat.meeting = False
+
+
+def lost() -> Lost | None:
+    """The rank that was lost, as far as is known."""
+    return None if _heartbeat is None else _heartbeat.news()
 
 
 def leave() -> None:
     """Part from the other processes, if there are any."""
+    global _heartbeat
+    if _heartbeat is not None:
+        _heartbeat.stop()
+        _heartbeat = None
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

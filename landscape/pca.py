@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from landscape.device import one_thread
 from landscape.directions import Plane
 from landscape.objective import Objective
 from landscape.space import ROLES
@@ -24,6 +25,7 @@ Origin = Literal["last", "mean"]
 Scale = Literal["path", "unit"]
 
 
+@one_thread()  # the plane is in the fingerprint of what is computed over it
 def pca_plane(
     objective: Objective,
     thetas: Sequence[Tensor] | Tensor,
@@ -47,7 +49,8 @@ def pca_plane(
     the square from -1 to 1; the axes then differ in length, which ``axis_titles`` and ``Plane.norms`` tell.
     With ``scale="unit"`` both have length 1 and coordinates are distances between weights.
 
-    The plane carries no norm statistics: a surface over it uses those of the objective at every point.
+    The plane is the same to the bit whatever the number of threads, so that a run over it can be continued with
+    another one. It carries no norm statistics: a surface over it uses those of the objective at every point.
 
     Args:
         objective: gives the space, dtype and device.
@@ -84,6 +87,11 @@ def pca_plane(
         total += float(block.square().sum())
         block *= moving[where].to(block.device)
         gram += (block @ block.T).cpu()
+    if not bool(gram.isfinite().all()):
+        raise ValueError(
+            "the squares of the checkpoints' differences are too large for float64: a checkpoint has diverged, "
+            "leave it out"
+        )
     values, vectors = torch.linalg.eigh(gram)
     singular = values.flip(0).clamp(min=0).sqrt()
     left = vectors.flip(1)[:, :2]

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.wording import printable
+
 Numbers = tuple[tuple[float, ...], tuple[float, ...]]
 
 PRESETS: dict[str, Numbers] = {
@@ -92,7 +94,7 @@ def _parsed(numbers: str) -> Numbers:
     fits = len(mean) == len(std) and len(mean) in _CHANNELS and all(s > 0 for s in std)
     if not fits or not all(abs(v) <= 1 for v in values):
         raise ValueError(
-            f"--standardize is {numbers!r}: expected {', '.join(PRESETS)}, or the means of the channels and "
+            f"--standardize is '{printable(numbers)}': expected {', '.join(PRESETS)}, or the means of the channels and "
             "then their standard deviations, for images in [0, 1], such as 0.5,0.5,0.5,0.25,0.25,0.25 "
             "(divide numbers for 0 to 255 by 255)"
         )

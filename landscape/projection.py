@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from landscape.device import one_thread
 from landscape.directions import Plane
 
 PARALLEL = 0.999
@@ -39,6 +40,7 @@ class Projection:
     note: str = ""
 
 
+@one_thread()
 def project(plane: Plane, thetas: Iterable[Tensor]) -> Projection:
     """Orthogonal projection of points onto a plane whose directions need be neither unit nor orthogonal.
 

@@ -102,7 +102,15 @@ def _sections(subjects: Sequence[Subject], group: str) -> Iterable[Section]:
             for name, s in known.items()
             if s.density is not None
         }
-        figures = [plot.spectrum(columns, bulk=shades or None, title="Largest eigenvalues")]
+        missed = [
+            f"{s.label}: {s.spectra[group].outcome}"
+            for s in subjects
+            if group in s.spectra and not s.spectra[group].converged
+        ]
+        drawn = plot.spectrum(
+            columns, bulk=shades or None, title="Largest eigenvalues", refused=missed
+        )
+        figures = [drawn]
         if shades:
             figures.append(plot.density(list(shades.values())))
         yield Section(f"{_sentence(group)}: eigenvalues", _SPECTRUM, figures)

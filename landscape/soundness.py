@@ -12,9 +12,19 @@ import xarray as xr
 
 from landscape.plot import style
 from landscape.plot.sheet import MUST_AGREE
+from landscape.refusals import (
+    CENTRE_TOLERANCE,
+    below_zero,
+    centre_off,
+    known,
+    not_finite_share,
+    not_finite_text,
+    refusals,
+)
 from landscape.subjects import Subject, groups, labelled
 
-CENTRE_TOLERANCE = 1e-3  # relative; the grid's centre and the objective's own value are one number
+__all__ = ["checks", "health", "passed", "refusals", "troubles"]
+
 COSINE_TOLERANCE = 0.1  # random directions in many dimensions are orthogonal; these are not
 # Settings in which two subjects differ by being two subjects.
 _OWN = {"checkpoint", "path", "label", "name", "fingerprint"}
@@ -76,9 +86,9 @@ def checks(subjects: Sequence[Subject]) -> list[str]:
 def passed(surfaces: Sequence[xr.Dataset]) -> list[str]:
     """The checks that all of some surfaces pass, one sentence each."""
     told = []
-    known = [_known(s) for s in surfaces]
-    points = sum(loss.size for loss, _ in known)
-    if all(done.all() and np.isfinite(loss[done]).all() for loss, done in known):
+    seen = [known(s) for s in surfaces]
+    points = sum(loss.size for loss, _ in seen)
+    if all(done.all() and np.isfinite(loss[done]).all() for loss, done in seen):
         several = f" of {len(surfaces)} surfaces and lines" if len(surfaces) > 1 else ""
         told.append(f"all {points} points{several} are there and finite")
     cosines = [
@@ -87,7 +97,7 @@ def passed(surfaces: Sequence[xr.Dataset]) -> list[str]:
     cosines = [c for c in cosines if not math.isnan(c)]
     if cosines and max(cosines) <= COSINE_TOLERANCE:
         told.append(f"the directions are orthogonal: cosine at most {max(cosines):.2g}")
-    offs = [off for s in surfaces if (off := _centre_off(s)) is not None]
+    offs = [off for s in surfaces if (off := centre_off(s)) is not None]
     if offs and max(offs) <= CENTRE_TOLERANCE:
         told.append(f"each grid's centre is the objective's own value, to {max(offs):.1g} of it")
     modes = sorted({str(m) for s in surfaces if (m := _objective(s).get("norm")) is not None})
@@ -98,69 +108,24 @@ def passed(surfaces: Sequence[xr.Dataset]) -> list[str]:
 
 def troubles(surface: xr.Dataset) -> list[str]:
     """What to distrust in one surface, one sentence each; :func:`refusals` are among them."""
-    loss, done = _known(surface)
+    loss, done = known(surface)
     found = []
     if not done.all():
         found.append(
             f"{np.count_nonzero(~done)} of {loss.size} points are not evaluated yet; "
             "the figure is incomplete"
         )
-    bad = done & ~np.isfinite(loss)
-    if bad.any():
-        share = np.count_nonzero(bad) / loss.size
-        found.append(
-            f"{np.count_nonzero(bad)} of {loss.size} points ({share:.1%}) are NaN or infinite "
-            "and drawn as gaps"
-        )
+    if not_finite_share(loss, done):
+        found.append(not_finite_text(loss, done))
+    if (dip := below_zero(surface)) is not None:
+        found.append(dip[0])
     cosine = float(surface.attrs.get("direction_cosine", 0.0))
     if abs(cosine) > COSINE_TOLERANCE:
         found.append(
             f"the directions are not orthogonal (cosine {cosine:.2f}), so shapes are sheared"
         )
     found += json.loads(surface.attrs.get("cautions", "[]"))
-    return found + refusals(surface)
-
-
-def refusals(surface: xr.Dataset) -> list[str]:
-    """Why a surface cannot be vouched for: checks of its own that it fails."""
-    found: list[str] = json.loads(surface.attrs.get("refusals", "[]"))
-    refinement = style.refinement(surface.attrs)
-    if refinement is not None and refinement["outcome"] not in ("certified", "complete"):
-        found.append(f"the interpolated points are not certified ({refinement['outcome']})")
-    off = _centre_off(surface)
-    if off is not None and off > CENTRE_TOLERANCE:
-        found.append(
-            f"the loss at the grid's centre is {_at_centre(surface):.6g}, the objective's own value there "
-            f"is {float(surface.attrs['centre_loss']):.6g}; the two must be equal"
-        )
-    return found
-
-
-def _at_centre(surface: xr.Dataset) -> float:
-    """The grid's value where all coordinates are 0; NaN where no point is."""
-    at = [np.flatnonzero(surface[name].values == 0) for name in surface["loss"].dims]
-    if not all(len(where) == 1 for where in at):
-        return math.nan
-    return float(surface["loss"].values[tuple(int(where[0]) for where in at)])
-
-
-def _centre_off(surface: xr.Dataset) -> float | None:
-    """How far the grid's centre is from the objective's own value, relative to it; None where that cannot be told."""
-    own, centre = surface.attrs.get("centre_loss"), _at_centre(surface)
-    if own is None or not math.isfinite(centre):
-        return None
-    return abs(centre - float(own)) / max(abs(float(own)), 1e-12)
-
-
-def _known(surface: xr.Dataset) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The loss, and where there is one: computed, or interpolated with a known error."""
-    loss = np.asarray(surface["loss"].values, np.float64)
-    done = np.ones(loss.shape, bool)
-    if "evaluated" in surface:
-        done = np.asarray(surface["evaluated"].transpose(*surface["loss"].dims).values) != 0
-    if "interpolated" in surface:
-        done |= np.asarray(surface["interpolated"].transpose(*surface["loss"].dims).values) != 0
-    return loss, done
+    return list(dict.fromkeys(found + refusals(surface)))
 
 
 def _differences(many: Sequence[xr.Dataset]) -> Iterable[str]:

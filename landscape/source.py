@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from landscape import device as devices
+from landscape import json_text
 from landscape.batches import is_whole
 from landscape.calls import parse
 from landscape.checkpoint import read_weights
@@ -21,6 +21,7 @@ from landscape.networks import FORMS, called, hf_checkpoint, network
 from landscape.objective import Objective
 from landscape.resolve import resolve, said
 from landscape.scoring import Loss, Metric, next_token_accuracy, uncounted
+from landscape.wording import printable
 
 BATCH_SIZE = 128
 """Examples a call of the network unless ``--batch-size`` says otherwise."""
@@ -61,13 +62,15 @@ def describes_itself(path: Path) -> str | None:
     damaged = []
     for file in (path / "meta.json", *sorted(path.glob("checkpoints/*/meta.json"), reverse=True)):
         try:
-            return str(json.loads(file.read_text(encoding="utf-8"))["schema"])
-        except (ValueError, KeyError, TypeError):
+            return str(json_text.read(file)["schema"])
+        except (ValueError, LookupError, TypeError):
             damaged.append(file)
         except OSError:
             continue
     if damaged:
-        raise ValueError(f"{damaged[0]} is damaged: expected JSON with a schema in it")
+        raise ValueError(
+            f"{printable(damaged[0], 300)} is damaged: expected JSON with a schema in it"
+        )
     raise ValueError(f"{path} has no checkpoint in it: expected a checkpoint folder or file")
 
 
@@ -92,13 +95,16 @@ def locate(path: Path) -> Path:
 
 def description(folder: Path) -> dict[str, Any]:
     """What ``meta.json`` of a self-describing checkpoint folder says."""
-    return dict(json.loads((folder / "meta.json").read_text(encoding="utf-8")))
+    found = json_text.read(folder / "meta.json")
+    if not isinstance(found, dict):
+        raise ValueError(f"{folder / 'meta.json'} is damaged: expected a mapping")
+    return found
 
 
 def _provider(schema: str) -> Provider:
     if schema not in PROVIDERS:
         raise ValueError(
-            f"unknown checkpoint schema {schema!r}: expected one of {', '.join(PROVIDERS)}"
+            f"unknown checkpoint schema '{printable(schema)}': expected one of {', '.join(PROVIDERS)}"
         )
     return PROVIDERS[schema]
 

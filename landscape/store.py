@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from landscape import netcdf
+from landscape.wording import one_line, printable
 from landscape.writing import replacing
 
 SCHEMA = "landscape.surface/1"
@@ -60,6 +62,8 @@ def save(surface: xr.Dataset, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str], schema: str = SCHEMA) -> xr.Dataset:
     """Read a surface into memory; the file is closed again.
 
+    Another process does the reading (:mod:`landscape.hdf5_apart`): a damaged file may end libhdf5.
+
     Args:
         path: the file.
         schema: what it must hold: a surface, a :data:`CURVATURE_MAP` or an :data:`ALONG_TRAINING`.
@@ -71,15 +75,16 @@ def load(path: str | os.PathLike[str], schema: str = SCHEMA) -> xr.Dataset:
     if not source.is_file():
         raise ValueError(f"{source}: no such file")
     try:
-        with xr.open_dataset(source, engine="h5netcdf") as dataset:
-            found = dataset.load().drop_encoding()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{source}: not a NetCDF file, or cut short ({reason})") from error
-    if found.attrs.get("schema") != schema:
+        found = netcdf.read(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{source}: not a NetCDF file, or cut short ({one_line(error)})"
+        ) from error
+    there = found.attrs.get("schema")
+    if not isinstance(there, str) or there != schema:
         kind = schema.partition(".")[2].partition("/")[0].replace("_", " ")
         raise ValueError(
-            f"{source}: not a {kind} file: schema is {found.attrs.get('schema')!r}, expected {schema!r}"
+            f"{source}: not a {kind} file: schema is {printable(repr(there))}, expected {schema!r}"
         )
     missing = [name for name in _NEEDED.get(schema, ()) if name not in found.variables]
     if missing:

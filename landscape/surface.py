@@ -26,7 +26,7 @@ from landscape.store import json_text, writable
 from landscape.surface_file import SurfaceFile
 
 _SAVE_EVERY = 10.0  # seconds between two saves of the whole
-_ROUND_SECONDS = 0.5  # what a process that is killed may lose, if a point does not take longer
+_ROUND_SECONDS = 0.2  # what a process that is killed may lose, if a point does not take longer
 _MAX_ROUND = 256
 
 
@@ -61,7 +61,7 @@ def evaluate(
             ends are on the grid.
         points: number of points on each axis, at least 2; an odd number puts one on the centre.
         out: file that makes the run resumable: saved whole about every ten seconds, at the end, and when the
-            run is interrupted; in between each round of points (half a second, or one point) is kept in a
+            run is interrupted; in between each round of points (0.2 s, or one point) is kept in a
             journal beside it, so that a process that is killed loses no more than the round it was
             computing. A file of the same run is continued, a complete one returned.
         label: name of the subject, shown on figures.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from landscape.clock import created_at
 from landscape.directions import Plane
+from landscape.holding import held
 from landscape.objective import Objective, digest
 from landscape.projection import project
 from landscape.sharpness import sharpness
@@ -80,30 +81,31 @@ def follow(
     attrs = _attrs(objective, plane, label, seed, settings or {})
     attrs["measure_titles"] = json_text({name: entry.title for name, entry in table.items()})
     path = None if out is None else writable(out)
-    rows = _earlier(path, attrs) if path is not None and path.exists() else {}
     given: set[int] = set()
-    for step, point in points:
-        if step in given:
-            raise ValueError(f"step {step} is given twice")
-        where, theta = _placed(point, objective)
-        place = _place(plane, theta)  # refuses what does not fit before anything is computed
-        given.add(step)
-        row = rows.get(step)
-        if row is None:
-            row = place | _losses(objective, where, theta, plane, place)
-        else:
-            # Settings cannot tell two functions apart; a loss can, and one is enough.
-            _check_same(path, step, row, place, where, theta if len(given) == 1 else None)
-        missing = [n for n in names if row.get(f"{n}_converged", _PENDING) == _PENDING]
-        if step in rows and not missing:
-            continue
-        if missing:
-            row |= _sharpness(where, theta, missing, seed, settings or {})
-        rows[step] = row
-        if path is not None:
-            save(_dataset(rows, attrs), path)
-        if progress is not None:
-            progress(step)
+    with held(path):
+        rows = _earlier(path, attrs) if path is not None and path.exists() else {}
+        for step, point in points:
+            if step in given:
+                raise ValueError(f"step {step} is given twice")
+            where, theta = _placed(point, objective)
+            place = _place(plane, theta)  # refuses what does not fit before anything is computed
+            given.add(step)
+            row = rows.get(step)
+            if row is None:
+                row = place | _losses(objective, where, theta, plane, place)
+            else:
+                # Settings cannot tell two functions apart; a loss can, and one is enough.
+                _check_same(path, step, row, place, where, theta if len(given) == 1 else None)
+            missing = [n for n in names if row.get(f"{n}_converged", _PENDING) == _PENDING]
+            if step in rows and not missing:
+                continue
+            if missing:
+                row |= _sharpness(where, theta, missing, seed, settings or {})
+            rows[step] = row
+            if path is not None:
+                save(_dataset(rows, attrs), path)
+            if progress is not None:
+                progress(step)
     if not given:
         raise ValueError("no points: expected (step, theta) or (step, objective) pairs")
     return _dataset(rows, attrs)
@@ -128,7 +130,7 @@ def _attrs(
         "basis_sha256": digest([plane.basis]),
         "direction_norms": list(plane.norms),
         "direction_cosine": plane.cosine,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_at": created_at(),
         "torch_version": str(torch.__version__),
     }
     if "variance" in plane.settings:

@@ -126,11 +126,11 @@ def cautions(trajectory: xr.Dataset) -> list[str]:
         )
     loss = trajectory["loss"].values
     bad = ~np.isfinite(loss)
-    if bad.any():
-        found.append(f"the loss is NaN or infinite at {bad.sum()} of {len(loss)} checkpoints")
     if "surface_loss" in trajectory and (~bad).sum() > 1:
         foot = trajectory["surface_loss"].values
-        gap = np.where(bad | ~np.isfinite(foot), 0.0, np.abs(foot - loss))
+        known = ~bad & np.isfinite(foot)
+        gap = np.zeros(len(loss))
+        gap[known] = np.abs(foot[known] - loss[known])
         worst = int(np.argmax(gap))
         if gap[worst] > 0.1 * np.ptp(loss[~bad]):
             found.append(
@@ -141,13 +141,19 @@ def cautions(trajectory: xr.Dataset) -> list[str]:
 
 
 def unconverged(trajectory: xr.Dataset) -> list[str]:
-    """Why measures along the path cannot be vouched for."""
-    found = []
+    """Why numbers along the path cannot be vouched for: not finite, or not converged."""
+    count, found = trajectory.sizes["step"], []
+    bad = int((~np.isfinite(trajectory["loss"].values)).sum())
+    if bad:
+        found.append(f"the loss is NaN or infinite at {bad} of {count} checkpoints")
     for name in style.words(trajectory.attrs.get("measures")):
         missed = int((trajectory[f"{name}_converged"].values == 0).sum())
         if missed:
-            count = trajectory.sizes["step"]
             found.append(f"{name} is not converged at {missed} of {count} checkpoints")
+        done = trajectory[f"{name}_converged"].values >= 0
+        bad = int((done & ~np.isfinite(trajectory[name].values)).sum())
+        if bad:
+            found.append(f"{name} is NaN or infinite at {bad} of {count} checkpoints")
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 
 from landscape.dry_run import DryRun
-from landscape.pickle_machine import BUDGET, Refused
+from landscape.pickle_machine import BUDGET, Held, Refused
 from landscape.wording import listed, printable
 from landscape.zip_layout import check_stored, records
 
@@ -132,9 +132,11 @@ def _rehearse(file: BinaryIO, run: DryRun, zipped: bool) -> None:
         for _ in range(3):  # the magic number, the version, facts of the machine
             run.load(file)
         run.load(file)
-        keys = run.load(file).items
+        keys = run.load(file)
+        if not isinstance(keys, Held):
+            raise Refused("it does not list its storages")
         if not run.refused:
-            _check_bytes(file, run, keys)
+            _check_bytes(file, run, keys.items)
         return
     found = records(file)
     root = found[0].name.partition("/")[0]

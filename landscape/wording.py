@@ -16,6 +16,15 @@ def printable(text: object, limit: int = 80) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    r"""What an error says, in one line; its type where it says nothing.
+
+    >>> one_line(KeyError("a")), one_line(ValueError("two\nlines")), one_line(EOFError())
+    ("'a'", 'two lines', 'EOFError')
+    """
+    return printable(" ".join(str(error).split()), limit) or type(error).__name__
+
+
 def listed(names: Collection[str], most: int = 5) -> str:
     """The first few names, and how many more there are.
 

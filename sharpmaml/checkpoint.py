@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
+from landscape import json_text
 from landscape.space import ParameterSpace
+from landscape.unpickling import read_pickled
+from landscape.wording import one_line, printable
 from sharpmaml import models
 from sharpmaml.adaptable import adapted_mask, expanded_rates
 from sharpmaml.config import TrainConfig
+from sharpmaml.folders import replacing_folder
 from sharpmaml.inner import InnerLoop
 
 SCHEMA = "sharpmaml.checkpoint/1"
@@ -128,39 +131,33 @@ def write(
     meta: Mapping[str, Any],
     rates: Tensor | None = None,
 ) -> Path:
-    """Write ``folder/step_NNNNNN`` whole or not at all; an older folder of that name is replaced."""
+    """Write ``folder/step_NNNNNN`` whole or not at all; an older folder of that name is replaced.
+
+    Raises:
+        WriteError: the disk refuses; an older folder of that name is still there.
+    """
     target = folder / f"step_{step:06d}"
-    partial = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replacing_folder(target) as partial:
         weights = {k: v.detach().cpu().clone() for k, v in space.unflatten(theta).items()}
-        save_file(weights, partial / "model.safetensors")
+        files = {"model.safetensors": save(weights)}
         if rates is not None:
-            save_file({"rates": rates.detach().cpu().clone()}, partial / "rates.safetensors")
-        torch.save(dict(trainer), partial / "trainer.pt")
-        text = json.dumps(
-            {"schema": SCHEMA, "step": step, **meta, "fingerprint": fingerprint(theta)}, indent=1
-        )
-        (partial / "meta.json").write_text(text + "\n", encoding="utf-8")
-        for file in partial.iterdir():
-            _flush(file)
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            files["rates.safetensors"] = save({"rates": rates.detach().cpu().clone()})
+        # Into memory first: torch and safetensors tell a full disk in words of their own.
+        state = io.BytesIO()
+        torch.save(dict(trainer), state)
+        files["trainer.pt"] = state.getvalue()
+        described = {"schema": SCHEMA, "step": step, **meta, "fingerprint": fingerprint(theta)}
+        described["sha256"] = {n: hashlib.sha256(data).hexdigest() for n, data in files.items()}
+        files["meta.json"] = (json.dumps(described, indent=1) + "\n").encode()
+        for name, data in files.items():
+            (partial / name).write_bytes(data)
     return target
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def steps(run: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted(p for p in (run / "checkpoints").glob("step_*") if (p / "meta.json").is_file())
+    found = [p for p in (run / "checkpoints").glob("step_*") if (p / "meta.json").is_file()]
+    return sorted(found, key=lambda p: (len(p.name), p.name))  # the millionth has a digit more
 
 
 def locate(path: str | Path) -> Path:
@@ -173,7 +170,7 @@ def locate(path: str | Path) -> Path:
     if (path / "meta.json").is_file():
         return path
     try:
-        best = json.loads((path / "best.json").read_text(encoding="utf-8"))["checkpoint"]
+        best = json_text.read(path / "best.json")["checkpoint"]
         if (path / "checkpoints" / Path(best).name / "meta.json").is_file():
             return path / "checkpoints" / Path(best).name
     except (OSError, ValueError, KeyError, TypeError):
@@ -199,49 +196,84 @@ def read(path: str | Path) -> Checkpoint:
     meta = _read_meta(folder / "meta.json")
     try:
         config = TrainConfig.from_dict(meta["config"])
-        model = models.build(meta["model"]["factory"], meta["model"]["arguments"])
+        model = _built(meta["model"], folder / "model.safetensors")
         step = int(meta["step"])
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        lacks = "lacks " if isinstance(error, KeyError) else ""
+        what = lacks + one_line(error, 1000)
         raise CheckpointError(f"{folder / 'meta.json'} is not usable: {what}") from None
     model.to(getattr(torch, config.dtype)).eval()
     space = ParameterSpace.from_module(model)
     try:
         weights = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{folder / 'model.safetensors'} cannot be read ({error}): use another checkpoint of the run"
+            f"{folder / 'model.safetensors'} cannot be read ({one_line(error)}): use another checkpoint of the run"
         ) from None
     extra = sorted(set(weights) - set(space.names))
     try:
         theta = space.flatten(weights)
-    except ValueError as error:
+    except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(
-            f"{folder} holds another architecture than its meta.json says: {error}"
+            f"{folder} holds another architecture than its meta.json says: {one_line(error)}"
         ) from None
     if extra:
         raise CheckpointError(
             f"{folder} holds another architecture than its meta.json says: "
-            f"{len(extra)} tensors are not in the model, first {extra[0]!r}"
+            f"{len(extra)} tensors are not in the model, first '{printable(extra[0])}'"
         )
     if fingerprint(theta) != meta.get("fingerprint"):
         raise CheckpointError(
             f"{folder / 'model.safetensors'} is not the file that meta.json describes: "
-            f"weights have fingerprint {fingerprint(theta)}, expected {meta.get('fingerprint')}"
+            f"weights have fingerprint {fingerprint(theta)}, expected {printable(meta.get('fingerprint'))}"
         )
     model.load_state_dict(weights)
-    return Checkpoint(folder, step, config, meta, model, space, theta, _read_rates(folder, config))
+    return Checkpoint(
+        folder, step, config, meta, model, space, theta, _read_rates(folder, config, meta, space)
+    )
 
 
-def _read_rates(folder: Path, config: TrainConfig) -> Tensor | None:
+def _built(described: Mapping[str, Any], file: Path) -> nn.Module:
+    """The network that ``meta.json`` describes, where the file of weights is large enough for it.
+
+    Raises:
+        ValueError: it would be larger than its weights, or cannot be built.
+    """
+    size = file.stat().st_size if file.is_file() else 0
+    with torch.device("meta"):  # no memory is asked for before this is known
+        sketch = models.build(described["factory"], described["arguments"])
+    count = sum(p.numel() for p in sketch.parameters())
+    if size and 2 * count > size:
+        raise ValueError(f"a network of {count} parameters for weights of {size} bytes")
+    return models.build(described["factory"], described["arguments"])
+
+
+def _read_rates(
+    folder: Path, config: TrainConfig, meta: Mapping[str, Any], space: ParameterSpace
+) -> Tensor | None:
     if config.chosen("rates") == "fixed":
         return None
     path = folder / "rates.safetensors"
     try:
-        return load_file(path)["rates"]
-    except (OSError, SafetensorError, KeyError) as error:
+        data = path.read_bytes()
+        rates = load(data)["rates"]
+        _compare(data, path.name, meta)
+        fits = rates.shape == (space.size,) or (
+            rates.ndim == 2 and len(rates) and rates.shape[1] == len(space.names)
+        )
+        if not fits or not rates.is_floating_point():
+            raise ValueError(f"rates of shape {tuple(rates.shape)} do not fit the network")
+        return rates
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}): use another checkpoint of the run"
+            f"{path} cannot be read ({one_line(error)}): use another checkpoint of the run"
         ) from None
 
 
@@ -252,25 +284,34 @@ def read_trainer(folder: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or holds anything but plain values and tensors.
     """
     try:
-        state: dict[str, Any] = torch.load(
-            folder / "trainer.pt", map_location="cpu", weights_only=True
-        )
-    except Exception as error:  # torch raises many kinds for a damaged file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        state: dict[str, Any] = read_pickled(folder / "trainer.pt")
+        data = (folder / "trainer.pt").read_bytes()
+        _compare(data, "trainer.pt", _read_meta(folder / "meta.json"))
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / 'trainer.pt'} cannot be read ({first}): delete {folder} to resume from the one before"
+            f"{folder / 'trainer.pt'} cannot be read ({one_line(error)}): delete {folder} to resume from the one before"
         ) from None
     return state
 
 
+def _compare(data: bytes, name: str, meta: Mapping[str, Any]) -> None:
+    """Neither torch nor safetensors sees a bit that changed on the disk."""
+    expected = meta.get("sha256")  # checkpoints of older versions have none
+    if isinstance(expected, dict) and hashlib.sha256(data).hexdigest() != expected.get(name):
+        raise ValueError("it is not the file that meta.json describes")
+
+
 def _read_meta(path: Path) -> dict[str, Any]:
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = json_text.read(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from None
+        raise CheckpointError(f"{path} is not JSON: {one_line(error)}") from None
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         found = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
-        raise CheckpointError(f"{path} has schema {found!r}, expected {SCHEMA!r}")
+        told = printable(repr(found))
+        raise CheckpointError(f"{path} has schema {told}, expected {SCHEMA!r}")
     return meta

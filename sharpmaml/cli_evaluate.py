@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +70,10 @@ def evaluate(
         csv: file to write the scores and differences to.
         latex: file to write the table to, for a paper (booktabs).
     """
+    import numpy as np
+
     from sharpmaml import evaluation
+    from sharpmaml.trainer.divergence import failure_of
 
     for file in (csv, latex):
         if file is not None and not file.absolute().parent.is_dir():
@@ -105,9 +110,32 @@ def evaluate(
         ),
     }
     found = [{name: ask(path) for name, ask in asked.items() if ask} for path in paths]
+    for path in paths:
+        if why := failure_of(path):
+            print(f"warning: the training of {path} failed: {why}", file=sys.stderr)
     if standings is not None:
         _write(csv, standings.to_csv())
         _write(latex, standings.to_latex())
+    scores = [first] if standings is None else standings.evaluations
+    lost = [
+        f"{path}: {count} of {len(one.scores)} scores are not finite; its adaptation diverged there"
+        for path, one in zip(paths, scores, strict=False)
+        if (count := int((~np.isfinite(one.scores)).sum()))
+    ]
+    _show(json, first, standings, others, paths, found)
+    if lost:
+        raise console.Untrusted("; ".join(lost))
+
+
+def _show(
+    json: bool,
+    first: Evaluation,
+    standings: Standings | None,
+    others: Sequence[Path],
+    paths: Sequence[Path],
+    found: Sequence[Mapping[str, Any]],
+) -> None:
+    """Print what was found."""
     if json:
         details = [{name: part.to_dict() for name, part in parts.items()} for parts in found]
         if standings is None or not others:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -73,14 +75,18 @@ def train(
                 callback=board,
                 tell=None if quiet else _say,
             )
-    except (ElsewhereError, DivergedError):
-        if ranks.leads:
+    except (ElsewhereError, DivergedError, parallel.LostError) as error:
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # torchrun's, upon the same: the cause says more
+        if ranks.leads or (isinstance(error, parallel.LostError) and error.speaks):
             raise
         raise SystemExit(console.BAD) from None  # one process speaks for all of them
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if ranks.leads:
             raise
-        raise SystemExit(console.INTERRUPTED) from None
+        number = stop.number if isinstance(stop, console.Terminated) else signal.SIGINT
+        raise SystemExit(128 + number) from None
     finally:
         if board is not None:
             board.close()
@@ -95,8 +101,13 @@ def _download(settings: TrainConfig, load_images: Any) -> None:
 
 
 def _best(run: Run) -> str:
-    if (run.path / "best.json").is_file():
-        return f"best checkpoint by validation: {run.checkpoint}"
+    try:
+        named = json.loads((run.path / "best.json").read_text(encoding="utf-8"))["checkpoint"]
+        if named == run.checkpoint.name:
+            return f"best checkpoint by validation: {run.checkpoint}"
+        return f"best checkpoint by validation: {named}, which is not there; last: {run.checkpoint}"
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # there is none, or somebody damaged it
     return f"no best checkpoint, for no validation was made or finite; that of the run: {run.checkpoint}"
 
 
@@ -108,13 +119,13 @@ class _Show:
     """A record as progress, a few times a second at most: sinusoids make a thousand."""
 
     def __init__(self, advance: console.Advance, total: int) -> None:
-        self._advance, self._total, self._due = advance, total, 0.0
+        self._advance, self._total, self._told = advance, total, -_EVERY
 
     def __call__(self, record: Any) -> None:
         now = time.monotonic()
-        if now < self._due and record["iteration"] < self._total:
+        if self._told <= now < self._told + _EVERY and record["iteration"] < self._total:
             return
-        self._due = now + _EVERY
+        self._told = now
         note = f"loss {record['loss']:.3f}"
         if "accuracy" in record:
             note += f"  accuracy {record['accuracy']:.3f}"

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from landscape.wording import one_line, printable
 from sharpmaml.inner import InnerLoop
 
+_LARGEST = 1 << 20  # bytes of a file of settings
 _COUNTS = (
     "iterations", "meta_batch", "ways", "shots", "queries", "channels",
     "checkpoint_every", "validate_every", "validation_episodes", "solver_steps", "ascent_every",
@@ -37,6 +39,16 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 ADAPTED = ("all", "head", "body")
 RATES = ("fixed", "parameter", "layer")
 ASCENT_GRADIENTS = ("full", "first-order", "momentum")
+_TYPES: Mapping[Any, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+    "Mapping[str, Any]": (Mapping,),
+}
 _PLAIN = {
     "adapted": "all",
     "rates": "fixed",
@@ -184,12 +196,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(
-                f"unknown method {self.method!r}: expected one of {', '.join(METHODS)}"
+                f"unknown method {_told(self.method)}: expected one of {', '.join(METHODS)}"
             )
         for name, choices in _CHOICES.items():
             value = self.chosen(name)
             if value not in choices:
-                raise ValueError(f"{name} is {value!r}: expected {' or '.join(choices)}")
+                raise ValueError(f"{name} is {_told(value)}: expected {' or '.join(choices)}")
         for name in _COUNTS:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
@@ -278,21 +290,18 @@ class TrainConfig:
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise ValueError(
-                f"unknown setting {unknown[0]!r}: expected some of {', '.join(sorted(fields))}"
+                f"unknown setting {_told(unknown[0])}: expected some of {', '.join(sorted(fields))}"
             )
         for name, value in values.items():
-            default = getattr(cls, name, None)
-            wanted: tuple[type, ...] = {
-                bool: (bool,),
-                int: (int,),
-                float: (int, float),
-                str: (str,),
-            }.get(type(default), (object,))
-            if not isinstance(value, wanted) or (
-                isinstance(value, bool) and bool not in (*wanted, object)
-            ):
+            wanted = _TYPES[fields[name].type]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
                 raise ValueError(
-                    f"setting {name} is {value!r}: expected {' or '.join(t.__name__ for t in wanted)}"
+                    f"setting {name} is {_told(value)}: expected {' or '.join(t.__name__ for t in wanted)}"
+                )
+        for name, value in dict(values.get("data_options", {})).items():
+            if not isinstance(value, str | int | float | None):
+                raise ValueError(
+                    f"setting data_options.{printable(name)} is {_told(value)}: expected a number or text"
                 )
         return cls(**values)
 
@@ -304,12 +313,26 @@ class TrainConfig:
             ValueError: the file is missing, is no TOML, or names an unknown setting.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            return cls.from_dict(tomllib.loads(text))
+            with Path(path).open("rb") as file:
+                data = file.read(_LARGEST + 1)
+            if len(data) > _LARGEST:
+                raise ValueError(f"over {_LARGEST} bytes")
+            values = tomllib.loads(data.decode("utf-8"))
         except OSError as error:
             raise ValueError(f"cannot read the settings {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not TOML: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not TOML: {one_line(error)}") from None
+        try:
+            return cls.from_dict(values)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: {one_line(error, 1000)}") from None
+
+
+def _told(value: Any) -> str:
+    try:
+        return printable(repr(value))
+    except RecursionError:
+        return f"a {type(value).__name__} within others, too deep to show"
 
 
 def _toml(value: str | bool | float) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import queue
-import signal
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from landscape import console
 from landscape import device as devices
+from landscape.holding import held
+from landscape.writing import write_error
+from sharpmaml import workers
 from sharpmaml.checkpoint import LABELS
 from sharpmaml.config import TrainConfig
 from sharpmaml.data import load_images
@@ -63,7 +62,20 @@ def run_demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
 
     Returns:
         The page.
+
+    Raises:
+        HeldError: another demo writes the folder.
+        WriteError: the disk is full, or the folder cannot be written to.
     """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(out, error) from None
+    with held(out / "index.html"):
+        return _demo(out, quick=quick, seed=seed, device=device)
+
+
+def _demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
     began = time.monotonic()
     devices.resolve(device)  # a device that is not there is told now, not by four processes
     load_images("strokes")  # made once and cached, not once a process
@@ -92,65 +104,21 @@ def run_demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
 
 
 def _side_by_side(study: Study, configs: dict[Path, TrainConfig]) -> None:
-    context = multiprocessing.get_context("spawn")
-    reports, halt = context.Queue(), context.Event()
-    workers = min(len(configs), os.cpu_count() or 1)
-    with (
-        console.progress_board() as board,
-        ProcessPoolExecutor(workers, context, _start_worker, (reports, halt)) as pool,
-    ):
-        jobs: list[Future[None]] = [
-            pool.submit(_one_method, study, run, config) for run, config in configs.items()
-        ]
-        try:
-            while not all(job.done() for job in jobs):
-                try:
-                    board(*reports.get(timeout=0.2))
-                except queue.Empty:
-                    continue
-        except KeyboardInterrupt:
-            # The workers were interrupted too, and save their state; none may take up the next method.
-            halt.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-        for job in jobs:
-            job.result()
+    jobs = [(study, run, config) for run, config in configs.items()]
+    with console.progress_board() as board:
+        workers.side_by_side(
+            jobs, min(len(jobs), os.cpu_count() or 1), _one_method, lambda job: LABELS[job[2].method], board
+        )  # fmt: skip
 
 
-_reports: Any = None
-_halt: Any = None
-
-
-def _start_worker(reports: Any, halt: Any) -> None:
-    import torch
-
-    global _reports, _halt
-    _reports, _halt = reports, halt
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an idle worker has nothing to save or to say
-
-
-def _one_method(study: Study, run: Path, config: TrainConfig) -> None:
-    label = LABELS[config.method]
-    told = 0.0
-
-    def tell(done: int, total: int, what: str) -> None:
-        nonlocal told
-        if _halt.is_set():
-            raise KeyboardInterrupt
-        if done in (0, total) or time.monotonic() - told > 0.3:
-            told = time.monotonic()
-            _reports.put((label, done, total, what))
+def _one_method(job: tuple[Study, Path, TrainConfig], tell: console.Advance) -> None:
+    study, run, config = job
 
     def show(record: Any) -> None:
         tell(record["iteration"], config.iterations, f"training, loss {record['loss']:.2f}")
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        train(config, run, resume=True, progress=show)
-        study.measure(label, run, tell)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    train(config, run, resume=True, progress=show)
+    study.measure(LABELS[config.method], run, tell)
 
 
 def _say(words: str) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from landscape.norms import native_norms, with_primitive_norms
+from landscape.wording import one_line, printable
 
 __all__ = [
     "FACTORIES",
@@ -120,6 +121,8 @@ def mlp(inputs: int = 1, hidden: int = 40, layers: int = 2, outputs: int = 1) ->
 
     Input ``(batch, ...)``, flattened to ``(batch, inputs)``; output ``(batch, outputs)``.
     """
+    if not 0 <= layers <= 1000:
+        raise ValueError(f"layers is {layers}: expected at most 1000")
     sizes = [inputs] + [hidden] * layers
     body: list[nn.Module] = [nn.Flatten()]
     for fan_in, fan_out in itertools.pairwise(sizes):
@@ -137,11 +140,16 @@ def build(name: str, arguments: Mapping[str, Any], seed: int = 0) -> nn.Module:
     Raises:
         ValueError: a name that is not in ``FACTORIES``, or arguments that the factory does not take.
     """
-    if name not in FACTORIES:
-        raise ValueError(f"unknown model {name!r}: expected one of {', '.join(FACTORIES)}")
+    if not isinstance(name, str) or name not in FACTORIES:
+        raise ValueError(
+            f"unknown model {printable(repr(name))}: expected one of {', '.join(FACTORIES)}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            if any(isinstance(n, int) and n < 1 and k != "layers" for k, n in arguments.items()):
+                raise TypeError("expected numbers of at least 1")
             return FACTORIES[name](**arguments)
         except TypeError as error:
-            raise ValueError(f"model {name!r} cannot take {dict(arguments)}: {error}") from None
+            told = printable(repr(arguments), 300)
+            raise ValueError(f"model {name!r} cannot take {told}: {one_line(error)}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from landscape import json_text
 from landscape.compare import Comparison, Progress
 from landscape.plot.table import Cell, Table
+from landscape.writing import write_error, write_text
 from sharpmaml.checkpoint import Checkpoint, read
 from sharpmaml.config import TrainConfig
 from sharpmaml.evaluation import Evaluation, evaluate
@@ -20,6 +21,7 @@ from sharpmaml.objective import MetaObjective, meta_objective
 from sharpmaml.spectra import Spectra, spectra, table
 
 SPLITS = ("train", "test")
+_LARGEST = 1e100  # a score; the square of more is no number
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,10 @@ class Study:
         kept = self.out / self.folder / f"spectra-{given.fingerprint}-{self.seed}.json"
         wanted = json.loads(json.dumps({**objective.settings, **chosen, "seed": self.seed}))
         try:
-            found = Spectra.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+            found = Spectra.from_dict(json_text.read(kept))
             if all(found.settings[key] == value for key, value in wanted.items()):
                 return found
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             pass  # missing or damaged: measured again
         found = spectra(objective, seed=self.seed, progress=progress, **chosen)
         _write(kept, found.to_dict())
@@ -149,14 +151,15 @@ class Study:
     def _score(self, given: Checkpoint, split: str) -> Evaluation:
         kept = self.out / self.folder / f"scores-{given.fingerprint}-{split}-{self.seed}.json"
         try:
-            record = json.loads(kept.read_text(encoding="utf-8"))
+            record = json_text.read(kept)
             scores = np.asarray(record["scores"], dtype=np.float64)
             if (
-                len(scores) == self.test_episodes
+                scores.shape == (self.test_episodes,)
+                and bool((np.abs(scores) < _LARGEST).all())
                 and record["inner_steps"] == given.config.test_steps
             ):
-                return Evaluation(record["metric"], scores, record["settings"])
-        except (OSError, ValueError, KeyError, TypeError):
+                return Evaluation(str(record["metric"]), scores, dict(record["settings"]))
+        except (OSError, ValueError, LookupError, TypeError, OverflowError):
             pass  # missing or damaged: scored again
         found = evaluate(
             given, episodes=self.test_episodes, split=split, seed=self.seed, device=self.device
@@ -178,10 +181,11 @@ class Study:
 
 def _write(file: Path, record: Mapping[str, Any]) -> None:
     """Write ``record`` so that another process sees all of it or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(record), encoding="utf-8")
-    temporary.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(file, error) from None
+    write_text(file, json.dumps(record))
 
 
 def _shown(config: TrainConfig) -> dict[str, Any]:

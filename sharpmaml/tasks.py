@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape import device as devices
+from landscape.norms import native_weight_norms
 from landscape.space import ParameterSpace
 from sharpmaml.checkpoint import Checkpoint
 from sharpmaml.data import Episode, make_source
@@ -55,12 +56,23 @@ class NetworkTasks:
         space: its parameters.
         episodes: one a task.
         kind: ``"classification"``: cross-entropy and ``accuracy``; ``"regression"``: mean squared error.
+
+    Raises:
+        ValueError: a network with torch's own weight norm.
     """
 
     model: nn.Module
     space: ParameterSpace
     episodes: Sequence[Episode]
     kind: str
+
+    def __post_init__(self) -> None:
+        normed = native_weight_norms(self.model)
+        if normed:  # a meta-gradient differentiates twice
+            raise ValueError(
+                f"second derivatives through torch's weight norm are silently wrong, and {normed[0]} has it: "
+                "give sharpmaml.models.with_primitive_norms(model), the same function"
+            )
 
     @classmethod
     def of_stack(

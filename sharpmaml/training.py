@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,32 @@ import torch
 from torch import Tensor
 
 from landscape import device as devices
+from landscape.holding import held
 from landscape.space import ParameterSpace
+from landscape.writing import WriteError, write_error, write_text
 from sharpmaml import checkpoint as checkpoints
-from sharpmaml import models
+from sharpmaml import folders, models
 from sharpmaml.ascent import UpperAscent
 from sharpmaml.config import TrainConfig
 from sharpmaml.meta import MetaGradient
 from sharpmaml.plan import Executor, Plan, Tasks
 from sharpmaml.runs import FREE_TO_CHANGE, Run, default_folder
 from sharpmaml.tasks import NetworkTasks
+from sharpmaml.trainer import best
 from sharpmaml.trainer.choosing import Chosen, executor_of
-from sharpmaml.trainer.divergence import DivergedError, check_finite, stuck_error
+from sharpmaml.trainer.divergence import (
+    FAILED,
+    DivergedError,
+    check_finite,
+    mark_failed,
+    stuck_error,
+)
 from sharpmaml.trainer.guard import Guard
 from sharpmaml.trainer.learner import Learner
-from sharpmaml.trainer.log import Log, known, replace
+from sharpmaml.trainer.log import Log, known
 from sharpmaml.trainer.ranks import Ranks, join
 from sharpmaml.trainer.selection import Selection
-from sharpmaml.trainer.signals import interruptible, interruption
+from sharpmaml.trainer.signals import interruptible
 from sharpmaml.trainer.stream import TaskStream, architecture, sources
 from sharpmaml.trainer.validation import validate as _validate
 
@@ -36,6 +45,7 @@ __all__ = ["DivergedError", "Run", "train"]
 
 Progress = Callable[[Mapping[str, Any]], None]
 
+LOG = "metrics.jsonl"
 _LOSS = {"classification": "cross_entropy", "regression": "mse_loss"}
 
 
@@ -51,8 +61,10 @@ def train(
     """Train until ``config.iterations`` meta-updates are done, or ``config.patience`` is at an end.
 
     The episodes of meta-update ``i`` are a pure function of seed and ``i``, so a resumed run continues
-    to the same numbers as an uninterrupted one, bit for bit on CPU. On Ctrl-C or SIGTERM the state is
-    written at the next meta-update before the interruption goes on.
+    to the same numbers as an uninterrupted one, bit for bit on CPU. On Ctrl-C, SIGTERM or SIGHUP the state
+    is written at the end of the meta-update before the interruption goes on. A process that is killed loses
+    what came after the last checkpoint; every file is whole at any time. One process at a time trains in a
+    folder.
 
     Under ``torchrun`` the tasks of each meta-update are shared among its processes; the first of them
     writes, and calls ``progress``, ``callback`` and ``tell``.
@@ -69,18 +81,24 @@ def train(
     Raises:
         ValueError: the folder already holds a run, the run to resume has other settings, or there are
             more processes than tasks.
+        HeldError: another process is training in the folder.
+        WriteError: the disk is full, or the folder cannot be written to or was removed.
         DivergedError: a loss or gradient was not finite, or training is stuck at chance; names the
-            meta-update and the settings that may cause it.
+            meta-update and the settings that may cause it, as ``failed.json`` does until it goes on.
         DataError: the data set cannot be read.
         KeyboardInterrupt: interrupted; the state is saved.
+        SystemExit: the same by SIGTERM or SIGHUP, where they have no handler.
     """
     path = default_folder(config) if out is None else Path(out)
     ranks = join()
-    trainer = ranks.together(lambda: _Trainer(config, path, resume, ranks))
-    trainer.start(tell or _silent)
-    listeners = [each for each in (callback, progress) if each is not None and ranks.leads]
-    trainer.run(listeners)
-    return Run(path, trainer.step, ranks.agree(checkpoints.locate(path) if ranks.leads else path))
+    with ExitStack() as stack:
+        trainer = ranks.together(lambda: _Trainer(config, path, resume, ranks, stack))
+        trainer.start(tell or _silent)
+        listeners = [each for each in (callback, progress) if each is not None and ranks.leads]
+        trainer.run(listeners)
+        return Run(
+            path, trainer.step, ranks.agree(checkpoints.locate(path) if ranks.leads else path)
+        )
 
 
 def meta_gradient(
@@ -96,10 +114,13 @@ def meta_gradient(
 
 
 class _Trainer:
-    """One run in memory; making it writes nothing."""
+    """One run in memory; making it writes nothing but, where the folder is there, the lock of ``stack``."""
 
-    def __init__(self, config: TrainConfig, path: Path, resume: bool, ranks: Ranks) -> None:
+    def __init__(
+        self, config: TrainConfig, path: Path, resume: bool, ranks: Ranks, stack: ExitStack
+    ) -> None:
         self.config, self.path, self.ranks = config, path, ranks
+        self._stack, self._held, self._resumes = stack, False, resume
         if ranks.size > config.meta_batch:
             raise ValueError(
                 f"{ranks.size} processes for a meta-batch of {config.meta_batch}: every one needs a task; "
@@ -107,8 +128,8 @@ class _Trainer:
             )
         self.saved: Path | None = None
         self._restored: dict[str, Any] | None = None
-        if ranks.leads:
-            self._look(resume)
+        if ranks.leads and path.exists():
+            self._look()
         device, self.dtype = (
             devices.resolve(ranks.device(config.device)),
             getattr(torch, config.dtype),
@@ -138,13 +159,17 @@ class _Trainer:
     def done(self) -> bool:
         return self.step >= self.config.iterations or self.selection.exhausted
 
-    def _look(self, resume: bool) -> None:
-        found = checkpoints.steps(self.path)
-        if not resume and self.path.exists() and any(self.path.iterdir()):
+    def _look(self) -> None:
+        self._stack.enter_context(held(self.path / LOG))
+        self._held = True
+        # Hidden: the lock, and what a process that was killed left behind.
+        if not self._resumes and any(not p.name.startswith(".") for p in self.path.iterdir()):
             raise ValueError(
                 f"{self.path} is not empty: add --resume to continue it, or choose another --out"
             )
-        if resume and found:
+        folders.sweep(self.path / "checkpoints")
+        found = checkpoints.steps(self.path)
+        if self._resumes and found:
             self.saved = found[-1]
             self._restored = _restored(found[-1], self.config)
 
@@ -166,9 +191,21 @@ class _Trainer:
         self.ranks.together(self._settle)
 
     def _settle(self) -> None:
-        if self.ranks.leads:
+        if not self.ranks.leads:
+            return
+        self._describe()
+        if self.saved is not None:
+            best.settle(self.path, self.selection.best)
+
+    def _describe(self) -> None:
+        """Make the folder, which is this process's alone from then on, and write down the settings."""
+        try:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "config.toml").write_text(self.config.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise write_error(self.path, error) from None
+        if not self._held:
+            self._look()  # somebody may have made it meanwhile
+        write_text(self.path / "config.toml", self.config.to_toml())
 
     def _load(self, restored: Mapping[str, Any]) -> None:
         state, self.step = restored["state"], restored["step"]
@@ -188,14 +225,27 @@ class _Trainer:
         return self.stream("train", self.step * self.config.meta_batch + first, count)
 
     def run(self, listeners: list[Progress]) -> None:
-        log = Log(self.path / "metrics.jsonl", self.step) if self.ranks.leads else None
+        log = Log(self.path / LOG, self.step) if self.ranks.leads else None
+        if self.ranks.leads and not self.done:
+            try:
+                (self.path / FAILED).unlink(missing_ok=True)
+            except OSError as error:
+                raise write_error(self.path / FAILED, error) from None
+        if log is not None and log.found < self.step:
+            self._tell(f"{LOG} holds records of {log.found} of {self.step} meta-updates")
         try:
             with devices.exact_kernels(), interruptible() as self.ranks.noted:
                 while not self.done:
                     self._update(log, listeners)
+        except DivergedError as error:
+            if self.ranks.leads:
+                mark_failed(self.path, self.step, error)
+            raise
         finally:
             if log is not None:
                 log.close()
+        if self.ranks.noted and self.ranks.size == 1:  # in the very end
+            raise self.ranks.noted.interruption(self.ranks.noted[0])
         if self.selection.exhausted:
             self._tell(
                 f"stopped at meta-update {self.step}: no better validation since that of "
@@ -220,39 +270,58 @@ class _Trainer:
             validation = _validate(self.stream, learner, config, self.ranks)
             is_best = self.selection.take(self.step, validation)
             record["validation"] = known(validation)
-        if log is not None:
-            log.write(record)
         due = self.step % config.checkpoint_every == 0 or last or self.selection.exhausted
-        if is_best or due:
-            self._save(log, is_best)
+        failure = self._note(log, record)
+        if is_best or due or failure is not None:
+            self._save(log, is_best, failure)
         if stuck and self.guard is not None:
             raise stuck_error(self.guard, self.step, self.saved, config)
         if self.ranks.stop is not None:
             self._save(log)
-            raise interruption(self.ranks.stop)
+            raise self.ranks.noted.interruption(self.ranks.stop)
         for listener in listeners:
             listener(record)
 
-    def _save(self, log: Log | None, is_best: bool = False) -> None:
-        if log is None or (self.saved is not None and self.saved.name == f"step_{self.step:06d}"):
+    def _note(self, log: Log | None, record: Mapping[str, Any]) -> WriteError | None:
+        try:
+            if log is not None:
+                log.write(record)
+        except WriteError as error:
+            return error
+        return None
+
+    def _save(
+        self, log: Log | None, is_best: bool = False, failure: WriteError | None = None
+    ) -> None:
+        """Write a checkpoint; where the log cannot be written, all the more, and then raise its ``failure``."""
+        if log is None or (self.saved and self.saved.name == f"step_{self.step:06d}"):
             return
-        log.flush()
+        try:
+            log.flush(durable=True)
+        except WriteError as error:
+            failure = failure or error
         state = {**self.learner.state_dict(), **self.selection.state_dict()}
         if self.guard is not None:
             state["guard"] = self.guard.state_dict()
-        learner = self.learner
-        self.saved = checkpoints.write(
-            self.path / "checkpoints",
-            self.step,
-            self.space,
-            learner.theta,
-            state,
-            self.meta,
-            learner.rates,
-        )
-        if is_best:
-            best = {"checkpoint": self.saved.name, **self.selection.best}
-            replace(self.path / "best.json", json.dumps(best, indent=1) + "\n")
+        try:
+            if failure is not None:
+                self._describe()  # the whole folder may be gone
+            with best.chosen(self.path, self.selection.best if is_best else {}):
+                self.saved = checkpoints.write(
+                    self.path / "checkpoints",
+                    self.step,
+                    self.space,
+                    self.learner.theta,
+                    state,
+                    self.meta,
+                    self.learner.rates,
+                )
+        except WriteError as error:
+            raise failure or error from None
+        if failure is not None:
+            raise WriteError(
+                f"{failure}; the state after {self.step} meta-updates is saved: --resume continues"
+            )
 
 
 def _silent(_: str) -> None:
@@ -260,7 +329,13 @@ def _silent(_: str) -> None:
 
 
 def _restored(folder: Path, config: TrainConfig) -> dict[str, Any]:
-    given = checkpoints.read(folder)
+    try:
+        given, state = checkpoints.read(folder), checkpoints.read_trainer(folder)
+    except checkpoints.CheckpointError as error:
+        what = str(error).split(": delete ")[0].split(": use another checkpoint")[0]
+        raise checkpoints.CheckpointError(
+            f"{what}: delete {folder} to resume from the one before"
+        ) from None
     before, now = given.config.to_dict(), config.to_dict()
     free = FREE_TO_CHANGE if config.schedule == "constant" else FREE_TO_CHANGE[1:]
     for name in before:
@@ -274,7 +349,7 @@ def _restored(folder: Path, config: TrainConfig) -> dict[str, Any]:
         "step": given.step,
         "theta": given.theta,
         "rates": given.rates,
-        "state": checkpoints.read_trainer(folder),
+        "state": state,
         "executor": given.meta.get("executor"),
     }
 

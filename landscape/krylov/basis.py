@@ -49,6 +49,10 @@ class Basis:
         self._row(self._count - 1).copy_(v)
         return self._count - 1
 
+    def pop(self) -> None:
+        """Give up the last row."""
+        self._count -= 1
+
     def coefficients(self, vectors: Tensor) -> Array:
         """Inner products of all rows with ``vectors (params,)`` or ``(count, params)``, a column each."""
         parts = self._inner(vectors)

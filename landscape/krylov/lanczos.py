@@ -149,6 +149,7 @@ class Search:
         """Look in the complement of the basis for what belongs among ``best``."""
         if self._make_room(self.max_vectors // 4):
             best = self._best()
+        self.space.forget_rounding()
         margin = float(self._accepted(best).max())  # closer to the last of them makes no difference
         low, high = self.wanted.bounds(best.values)
         check = Complement(

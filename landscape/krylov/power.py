@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,7 +83,9 @@ class PowerSearch:
             self.scale = max(self.scale, abs(value))
             moved = w + shift * v
             norm = float(moved.double().norm())
-            small = self.wanted.reached(np.array([value]), np.array([residual]), self.scale)
+            # The vectors of nearly equal eigenvalues are mixed at the end, and so are their residuals.
+            mixed = residual * math.sqrt(self.wanted.k)
+            small = self.wanted.reached(np.array([value]), np.array([mixed]), self.scale)
             if small or self.operator.products >= limit:
                 return v, image, value, norm
             v = _unit(self._complement(moved))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +141,25 @@ class Projection:
         self._columns.update(columns)
         self.open += added
         return added
+
+    def forget_rounding(self) -> None:
+        """Give up the last basis vectors where rounding made them more than products did.
+
+        What is left of a product at the end of a Krylov space, divided by its length, is a vector of
+        any direction. A start drawn in the complement of the basis would be orthogonal to it, and to the copies
+        of eigenvalues that it may hold. Residuals stay: what is given up counts as dropped.
+        """
+        noise = math.sqrt(torch.finfo(self.operator.dtype).eps) * self.scale
+        while self.open and self.open[-1] == len(self.basis) - 1:
+            last = self.open[-1]
+            couplings = {j: c[last] for j, c in self._columns.items() if len(c) > last}
+            if not couplings or math.hypot(*couplings.values()) > noise:
+                break
+            for j, coupling in couplings.items():
+                self._columns[j] = self._columns[j][:last]
+                self._dropped[j] = math.hypot(self._dropped[j], coupling)
+            self.open.pop()
+            self.basis.pop()
 
     def ritz(self) -> Ritz:
         """The Ritz pairs of the vectors multiplied so far."""

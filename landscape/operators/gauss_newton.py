@@ -71,7 +71,8 @@ class GGNOperator(JacobianOperator):
     tuples, mappings and objects such as those with ``logits``) are one output together.
 
     Raises:
-        ValueError: at the first product, for an objective that does not tell output and loss apart.
+        ValueError: at the first product, for an objective that does not tell output and loss apart, and for
+            complex outputs.
 
     >>> from landscape.data_objective import DataObjective
     >>> line = torch.nn.Linear(1, 1, bias=False)
@@ -92,6 +93,11 @@ class GGNOperator(JacobianOperator):
         free: list[Tensor] = []
 
         def note(tensor: Tensor) -> Tensor:
+            if tensor.is_complex() and tensor.requires_grad:
+                raise ValueError(
+                    "the network's output is complex, and has no GGN; return its real and imaginary parts "
+                    "(torch.view_as_real), or choose the 'hessian' or the 'fisher'"
+                )
             if not (tensor.is_floating_point() and tensor.requires_grad):
                 return tensor
             # Free of what it was computed from: one output may be a function of another.

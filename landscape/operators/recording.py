@@ -140,7 +140,7 @@ def recording(
 
 def _opened(target: Path, identity: Mapping[str, Any], loss: float) -> Journal:
     journal = Journal(target, identity)
-    if not len(journal) and target.exists() and target.stat().st_size:
+    if journal.foreign:
         raise ValueError(
             f"{target} holds something else than products of this objective at this point: "
             "give another name, or delete the file"

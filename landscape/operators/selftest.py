@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from landscape.directions import generator
 from landscape.norms import native_norms
+from landscape.operators.padding import moving
 from landscape.operators.summed import PartsOperator
 from landscape.operators.symmetric import SymmetricOperator
 
@@ -87,8 +88,9 @@ def check(operator: SymmetricOperator, seed: int = 0) -> SelfTest:
 
     The difference is taken in float64 along a random direction where the objective has ``double()``, or
     is float64 itself; then anything wrong by more than 1 % is seen, such as derivatives through torch's
-    native norm layers. A gradient in float32 is too noisy for that: there the direction is nearly that of
-    the largest curvature and the limit 90 %: only gross mistakes are seen. Kinks (ReLU) between the two points
+    native norm layers. Padding rows of an ``Embedding``, which reverse mode holds constant, stay where they
+    are. A gradient in float32 is too noisy for that: there the direction is nearly that of the largest
+    curvature and the limit 90 %: only gross mistakes are seen. Kinks (ReLU) between the two points
     enter the difference but not the Hessian; the smallest steps of float64 hardly meet any. Where the point
     itself lies on kinks (units that are exactly zero), the difference is taken beside it, and the
     product at the point is compared with that in float64. What no part of the test can see: a wrong
@@ -315,6 +317,9 @@ def _rounding(operator: SymmetricOperator) -> float:
 
 def _unit(operator: SymmetricOperator, seed: int, *key: str) -> Tensor:
     drawn = torch.from_numpy(generator(seed, "selftest", *key).standard_normal(operator.shape[0]))
+    mask = moving(operator)
+    if mask is not None:
+        drawn *= mask.to(drawn)
     return torch.div(drawn, drawn.norm()).to(operator.theta)
 
 

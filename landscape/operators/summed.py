@@ -303,8 +303,10 @@ def by_rows(space: ParameterSpace, chunk: int, product: Product) -> LinearMap:
     """A linear map of rows, ``chunk`` at a time, from one of a vector in pieces.
 
     A piece of the product that is ``None`` is zero. With ``chunk`` above 1 all pieces, those of a vector and
-    those of its product, have one more dimension, the first.
+    those of its product, have one more dimension, the first. Where torch cannot do several at a time (its group
+    norm, differentiated twice), they go one by one.
     """
+    together: bool | None = None  # not known before the first product
 
     def one_by_one(vectors: Tensor, again: bool) -> Tensor:
         images = torch.zeros_like(vectors)
@@ -317,21 +319,35 @@ def by_rows(space: ParameterSpace, chunk: int, product: Product) -> LinearMap:
         return images
 
     def chunked(vectors: Tensor, again: bool) -> Tensor:
+        nonlocal together
         images = torch.zeros_like(vectors)
         for begin in range(0, len(vectors), chunk):
             rows, targets = vectors[begin : begin + chunk], images[begin : begin + chunk]
             columns = torch.split(rows, list(space.sizes), 1)
             pieces = [
-                column.reshape(-1, *shape)
+                column.reshape(len(rows), *shape)
                 for column, shape in zip(columns, space.shapes, strict=True)
             ]
-            made = product(pieces, again or begin + chunk < len(vectors), True)
+            more = again or begin + chunk < len(vectors)
+            try:
+                made = product(pieces, more or together is None, True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                if together:
+                    raise
+                together = False  # what is wrong with the product itself is wrong one by one, too
+                return one_by_one(vectors, again)
+            together = True
             for target, piece in zip(torch.split(targets, list(space.sizes), 1), made, strict=True):
                 if piece is not None:
-                    target.copy_(piece.reshape(len(rows), -1))
+                    target.copy_(piece.reshape(target.shape))
         return images
 
-    return one_by_one if chunk == 1 else chunked
+    def either(vectors: Tensor, again: bool) -> Tensor:
+        return (one_by_one if together is False else chunked)(vectors, again)
+
+    return one_by_one if chunk == 1 else either
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ def spectrum(
     bulk: Mapping[str, xr.Dataset] | None = None,
     lowest: Spectra | None = None,
     log: bool | None = None,
+    refused: Sequence[str] = (),
 ) -> Any:
     """Eigenvalues by rank, their residuals as thick bars, several subjects on one scale.
 
@@ -48,6 +49,8 @@ def spectrum(
         lowest: the same as ``spectra`` from the lower end, smallest first; drawn at ranks up to P.
         log: logarithmic on both sides of zero, or linear; None: logarithmic where ``spectra`` range
             over more than two decades. Interactive figures have a switch.
+        refused: why some of them cannot be vouched for, such as a search that has not converged: the
+            footnote begins with it.
 
     Returns:
         A ``plotly.graph_objects.Figure`` or a ``matplotlib.figure.Figure``.
@@ -71,10 +74,10 @@ def spectrum(
     if wants_plotly(backend):
         from landscape.plot import spectra as interactive
 
-        return interactive.spectrum(known, names, behind, axes, start, title)
+        return interactive.spectrum(known, names, behind, axes, start, title, refused)
     from landscape.plot import spectra_static as static
 
-    return static.spectrum(known, names, behind, axes[start], title)
+    return static.spectrum(known, names, behind, axes[start], title, refused)
 
 
 def density(

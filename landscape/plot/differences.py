@@ -16,6 +16,7 @@ from landscape.plot.chrome import TITLE_HEIGHT, add_switch, dress, safe
 from landscape.plot.grid import arrange, axis_key
 from landscape.plot.sheet import require_comparable
 from landscape.plot.signed import MAX_DECADES, Axis, Values
+from landscape.refusals import refusals
 
 # Blue where the second is lower, orange-red where it is higher: told apart with every common colour vision deficiency.
 DIVERGING = "RdBu_r"
@@ -33,6 +34,7 @@ class Contrast:
         values: the difference; NaN where it is not known.
         errors: its standard error; NaN where it is not known.
         paired: whether the errors are those of paired differences.
+        refused: why one of the two surfaces cannot be vouched for.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Contrast:
     values: Values
     errors: Values
     paired: bool
+    refused: tuple[str, ...] = ()
 
     @property
     def undecided(self) -> NDArray[np.bool_]:
@@ -88,6 +91,7 @@ def read(differences: Sequence[xr.Dataset], of: str) -> list[Contrast]:
                 _gaps(given[name].transpose("beta", "alpha").values),
                 _gaps(given[f"{name}_stderr"].transpose("beta", "alpha").values),
                 given.attrs.get("paired") == "terms",
+                tuple(refusals(given)),
             )
         )
     require_comparable(list(differences))
@@ -96,6 +100,11 @@ def read(differences: Sequence[xr.Dataset], of: str) -> list[Contrast]:
             "no finite difference to draw (of='rise' needs the centre on the grid: an odd number of points)"
         )
     return made
+
+
+def refused_of(contrasts: Sequence[Contrast]) -> list[str]:
+    """Why some of what is drawn cannot be vouched for."""
+    return list(dict.fromkeys(reason for c in contrasts for reason in c.refused))
 
 
 def axes_of(contrasts: Sequence[Contrast]) -> dict[bool, Axis]:
@@ -188,7 +197,7 @@ def difference(
             **plain, "anchor": axis_key("x", i), "scaleanchor": axis_key("x", i),
             "title": {"text": style.axis_title("β", attrs), "standoff": 2},
         }  # fmt: skip
-    dress(figure, title, style.footnote(attrs, group, [note_of(contrasts)]))
+    dress(figure, title, style.footnote(attrs, group, [note_of(contrasts)], refused_of(contrasts)))
     figure.layout.coloraxis = {"colorscale": DIVERGING, **_colours(axes[start])}
     figure.layout.coloraxis.colorbar.update(
         title={"text": "difference"}, thickness=12, outlinewidth=0

@@ -12,7 +12,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from landscape.plot import style
-from landscape.plot.differences import DIVERGING, Contrast, axes_of, note_of, starts_log
+from landscape.plot.differences import (
+    DIVERGING,
+    Contrast,
+    axes_of,
+    note_of,
+    refused_of,
+    starts_log,
+)
 from landscape.plot.paper import add_axes, new_figure, note_height, plain_text, wrapped_note
 
 
@@ -27,7 +34,8 @@ def difference(
     rows = -(-len(contrasts) // columns)
     with mpl.rc_context(style.PAPER):
         width = style.COLUMN_WIDTH if columns == 1 else style.PAGE_WIDTH
-        note = wrapped_note(style.footnote(attrs, group, [note_of(contrasts)]), width)
+        words = style.footnote(attrs, group, [note_of(contrasts)], refused_of(contrasts))
+        note = wrapped_note(words, width)
         foot, top, left, right, gap = (
             0.38 + note_height(note),
             0.42 if title else 0.22,

@@ -75,7 +75,10 @@ class Density:
 
 @dataclass(frozen=True)
 class Path:
-    """Eigenvalues along training: ``values`` and ``residuals`` are ``(steps, ranks)``."""
+    """Eigenvalues along training: ``values`` and ``residuals`` are ``(steps, ranks)``.
+
+    ``missed`` steps have not converged.
+    """
 
     label: str
     steps: Values
@@ -85,11 +88,12 @@ class Path:
     smallest_residuals: Values | None
     threshold: Values | None
     attrs: dict[str, Any]
+    missed: int = 0
 
 
 @dataclass(frozen=True)
 class Map:
-    """Both ends of the spectrum over a plane, rows ``beta`` and columns ``alpha``."""
+    """Both ends of the spectrum over a plane, rows ``beta`` and columns ``alpha``; ``missed`` have not converged."""
 
     label: str
     alpha: Values
@@ -100,6 +104,7 @@ class Map:
     unconverged: tuple[NDArray[np.bool_], NDArray[np.bool_]]
     loss: Values | None
     attrs: dict[str, Any]
+    missed: int = 0
 
     @property
     def ratio(self) -> Values:
@@ -191,7 +196,9 @@ def read_paths(paths: Datasets) -> list[Path]:
             for name in ("smallest", "smallest_residual", "threshold")
         )
         steps = np.asarray(path["step"].values, np.float64)
-        out.append(Path(label, steps, values, residuals, small, error, threshold, dict(path.attrs)))
+        missed = int((path["converged"].values == 0).sum()) if "converged" in path else 0
+        found = (values, residuals, small, error, threshold, dict(path.attrs), missed)
+        out.append(Path(label, steps, *found))
     return out
 
 
@@ -221,7 +228,9 @@ def read_maps(maps: Datasets) -> list[Map]:
             for v, r in zip((top, low), residuals, strict=True)
         ]
         pair, marks = (residuals[0], residuals[1]), (bad[0], bad[1])
-        out.append(Map(label, alpha, beta, top, low, pair, marks, loss, dict(one.attrs)))
+        missed = int((one["converged"].values == 0).sum()) if "converged" in one else 0
+        found = (top, low, pair, marks, loss, dict(one.attrs), missed)
+        out.append(Map(label, alpha, beta, *found))
     return out
 
 

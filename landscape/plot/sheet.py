@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from landscape.plot import style
 from landscape.plot.marks import Mark, Path, Quadratic, marks_of, path_of, quadratic_of
+from landscape.refusals import refusals
 
 Array = NDArray[np.float32]
 Surfaces = xr.Dataset | Sequence[xr.Dataset]
@@ -119,6 +120,7 @@ class Sheet:
         high: largest finite loss over all panels (above ``low`` even where all are equal).
         attrs: attributes of the first surface; the others agree in ``MUST_AGREE``.
         group: which data the loss was taken on.
+        refused: why some of them cannot be vouched for.
     """
 
     panels: tuple[Panel, ...]
@@ -126,6 +128,7 @@ class Sheet:
     high: float
     attrs: dict[str, Any]
     group: str
+    refused: tuple[str, ...] = ()
 
     @property
     def can_log(self) -> bool:
@@ -165,8 +168,8 @@ class Sheet:
         return replace(self, low=low, high=high)
 
     def footnote(self, *extra: str) -> str:
-        """The line of settings under the figure."""
-        return style.footnote(self.attrs, self.group, extra)
+        """The line of settings under the figure; what it cannot be trusted for comes first."""
+        return style.footnote(self.attrs, self.group, extra, self.refused)
 
     def scale(self, log: bool) -> Scale:
         """The scale that all panels share."""
@@ -214,7 +217,8 @@ def gather(surfaces: Surfaces, *, axes: int, group: str | None = None) -> Sheet:
     panels = tuple(_panel(surface, i) for i, surface in enumerate(many))
     low, high = _extent(panels)
     attrs = dict(many[0].attrs)
-    return Sheet(panels, low, high, attrs, attrs.get("group", "") if group is None else group)
+    where = attrs.get("group", "") if group is None else group
+    return Sheet(panels, low, high, attrs, where, refused(many))
 
 
 def _extent(panels: Sequence[Panel]) -> tuple[float, float]:
@@ -256,6 +260,16 @@ def require_comparable(surfaces: Sequence[xr.Dataset]) -> None:
 def label_of(surface: xr.Dataset, index: int = 0) -> str:
     """The name of a surface on figures."""
     return str(surface.attrs.get("label") or f"surface {index + 1}")
+
+
+def refused(surfaces: Sequence[xr.Dataset]) -> tuple[str, ...]:
+    """Why some of the surfaces of a figure cannot be vouched for, each with its label where there are several."""
+    many = len(surfaces) > 1
+    return tuple(
+        f"{label_of(surface, i)}: {reason}" if many else reason
+        for i, surface in enumerate(surfaces)
+        for reason in refusals(surface)
+    )
 
 
 def runs(good: NDArray[np.bool_]) -> list[slice]:

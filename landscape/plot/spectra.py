@@ -36,6 +36,7 @@ def spectrum(
     axes: tuple[Axis, Axis],
     log: bool,
     title: str,
+    refused: Sequence[str] = (),
 ) -> go.Figure:
     """Eigenvalues by rank; see `landscape.plot.spectrum`.
 
@@ -46,10 +47,11 @@ def spectrum(
         axes: linear and signed logarithmic.
         log: which of them the figure starts with.
         title: short title of the figure.
+        refused: why some of them cannot be vouched for.
     """
     states = [_spectrum_traces(spectra, len(names), bulk, axis) for axis in axes]
     figure = go.Figure(states[log])
-    dress(figure, title, spectrum_note(spectra, bulk))
+    dress(figure, title, spectrum_note(spectra, bulk, refused))
     slots = len(names) + bool(bulk)
     places, shown = rank_ticks(names, bool(bulk))
     layouts = [axis_layout(axis, "eigenvalue") for axis in axes]

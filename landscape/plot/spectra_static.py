@@ -27,15 +27,15 @@ def spectrum(
     bulk: Mapping[str, Density],
     axis: Axis,
     title: str,
+    refused: Sequence[str] = (),
 ) -> Figure:
     """Eigenvalues by rank, subjects side by side; see `landscape.plot.spectrum`."""
     with mpl.rc_context(style.PAPER):
         slots = len(names) + bool(bulk)
         width = style.COLUMN_WIDTH if slots * len(spectra) <= 40 else style.PAGE_WIDTH
         labels = [s.label for s in spectra]
-        figure, (axes,) = sheet(
-            width, [1.75], labels, title, spectrum_note(spectra, bulk), axis.ticks()[1]
-        )
+        note = spectrum_note(spectra, bulk, refused)
+        figure, (axes,) = sheet(width, [1.75], labels, title, note, axis.ticks()[1])
         handles: list[Any] = []
         for i, s in enumerate(spectra):
             x = np.asarray(s.ranks) + side_by_side(i, len(spectra))

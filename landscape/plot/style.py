@@ -170,19 +170,28 @@ def axis_title(name: str, attrs: Mapping[str, Any]) -> str:
     return f"{name} (not normalized)" if rule == "none" else f"{name} ({rule}-normalized)"
 
 
-def footnote(attrs: Mapping[str, Any], group: str = "", extra: Sequence[str] = ()) -> str:
+def footnote(
+    attrs: Mapping[str, Any],
+    group: str = "",
+    extra: Sequence[str] = (),
+    refused: Sequence[str] = (),
+) -> str:
     """The line under a figure: everything about the directions that changes what is seen.
 
     Args:
         attrs: attributes of a surface (``docs/schema.md``).
         group: which data the loss was taken on, such as ``"test episodes"``.
         extra: further remarks, such as the meaning of a band.
+        refused: why what is drawn cannot be vouched for: it comes first.
 
     >>> footnote({"normalize": "filter", "ignore": ["bias"], "seed": 0, "span": 1.0, "points": 5,
     ...           "axes": 2}, "test episodes")
     'test episodes · filter-normalized directions without bias · seed 0 · span ±1 · 5×5 points'
+    >>> footnote({"seed": 1}, refused=["the points are not certified"])
+    'NOT TO BE TRUSTED: the points are not certified · seed 1'
     """
-    parts = [group] if group else []
+    parts = distrust(refused)
+    parts += [group] if group else []
     rule = str(attrs.get("normalize", ""))
     left_out = words(attrs.get("ignore"))
     if said := plane_words(attrs):
@@ -206,6 +215,11 @@ def footnote(attrs: Mapping[str, Any], group: str = "", extra: Sequence[str] = (
         note = f"{found['evaluations']} computed, others ±{found['achieved']:.1%} of the range"
         parts.append(f"{note} ({found['outcome']})")
     return " · ".join([*parts, *extra])
+
+
+def distrust(refused: Sequence[str]) -> list[str]:
+    """What a footnote begins with where what is drawn cannot be vouched for; else nothing."""
+    return [f"NOT TO BE TRUSTED: {'; '.join(refused)}"] if refused else []
 
 
 def plane_words(attrs: Mapping[str, Any]) -> str:

@@ -50,9 +50,14 @@ def broken(label: str, length: int = 42) -> list[str]:
     return wrap(label, length) or [""]
 
 
-def spectrum_note(spectra: Sequence[Spectrum], bulk: Mapping[str, Density]) -> str:
+def spectrum_note(
+    spectra: Sequence[Spectrum], bulk: Mapping[str, Density], refused: Sequence[str] = ()
+) -> str:
     """The footnote of eigenvalues by rank."""
-    parts = ["bars: residual ‖Hv − λv‖, within which an eigenvalue must lie"]
+    parts = [
+        *style.distrust(refused),
+        "bars: residual ‖Hv − λv‖, within which an eigenvalue must lie",
+    ]
     if any(s.errors is not None for s in spectra):
         parts.append("whiskers: standard error over the data")
     if bulk:
@@ -95,7 +100,8 @@ def thresholds(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 
 def path_note(paths: Sequence[Path]) -> str:
     """The footnote of eigenvalues along training."""
-    parts = ["band: residual ‖Hv − λv‖"]
+    missed = [f"{p.missed} of {len(p.steps)} steps are not converged" for p in paths if p.missed]
+    parts = [*style.distrust(list(dict.fromkeys(missed))), "band: residual ‖Hv − λv‖"]
     if any(p.threshold is not None for p in paths):
         rules = common([p.attrs for p in paths], {"threshold_rule": "{}"})
         parts.append(f"dotted: edge of stability{' ' + rules[0] if rules else ''}")
@@ -112,8 +118,9 @@ def map_note(maps: Sequence[Map]) -> str:
     if any(mark.any() for m in maps for mark in m.unconverged):
         tol = common([m.attrs for m in maps], {"tol": "{}"})[0]
         extra.append(f"×: residual above {tol} of the value")
+    missed = [f"{m.missed} of {m.largest.size} points are not converged" for m in maps if m.missed]
     first = maps[0].attrs
-    return style.footnote(first, str(first.get("group", "")), extra)
+    return style.footnote(first, str(first.get("group", "")), extra, list(dict.fromkeys(missed)))
 
 
 def gauge_value(value: float, low: float, high: float) -> str:

@@ -71,13 +71,13 @@ def to_plain(row: Measurement) -> dict[str, Any]:
         "stderr": plain(row.stderr),
         "interval": plain(row.interval),
         "settings": plain(canonical(row.settings)),
-        "cost": row.cost,
+        "cost": plain(row.cost),
         "note": row.note,
         "converged": row.converged,
         "data_error": plain(row.data_error),
         "draw_error": plain(row.draw_error),
         "bound": plain(row.bound),
-        "paid": row.paid,
+        "paid": plain(row.paid),
         "influence": {
             "of": influence.of,
             "terms": plain(influence.terms),
@@ -92,7 +92,7 @@ def from_plain(row: Mapping[str, Any]) -> Measurement:
     """The row that :func:`to_plain` made; what older documents lack is unknown.
 
     Raises:
-        LookupError, TypeError, ValueError: damaged.
+        LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError: damaged.
     """
     interval = row["interval"]
     influence = row.get("influence", {})
@@ -101,7 +101,7 @@ def from_plain(row: Mapping[str, Any]) -> Measurement:
         value=float(row["value"]),
         stderr=_number(row["stderr"]),
         interval=None if interval is None else (float(interval[0]), float(interval[1])),
-        settings=canonical(row["settings"]),
+        settings=canonical(dict(row["settings"])),
         cost=float(row["cost"]),
         note=str(row["note"]),
         converged=bool(row.get("converged", True)),

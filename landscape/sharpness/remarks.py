@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ def remarks(
         "networks that were trained alike",
     }
     found: dict[str, list[str]] = {kind: [] for kind in texts}
-    if chance is not None and context["loss"] >= chance:
+    if chance is not None and context.get("loss", -math.inf) >= chance:
         found["untrained"] = [row.name for row in rows]
     for row in rows:
         for variant in (row, *row.variants):
@@ -148,14 +149,16 @@ def _kinds(
     rise = about.get("rise", "")
     if (
         rise
-        and "chance" in context
+        and {"chance", "loss"} <= set(context)
         and context["loss"] < context["chance"] < context["loss"] + value
     ):
         yield "beyond chance"
     pieces = settings.get("m", "all") not in ("all", None)
     # In pieces of m terms each climbs its own gradient, which is longer than that of the whole.
-    if rise in context and "rho" in settings and not pieces and not settings.get("eta"):
-        first_order = settings["rho"] * context[rise]
+    rho = settings.get("rho")
+    known = isinstance(rise, str) and rise in context
+    if isinstance(rho, int | float) and known and not pieces and not settings.get("eta"):
+        first_order = rho * context[rise]
         if value > 0 and first_order >= _MOSTLY * value:
             yield "slope"
     interval = variant.interval

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from landscape import json_text
 from landscape.sharpness import documents
 from landscape.sharpness.measurement import Measurement
 from landscape.sharpness.remarks import Remark, remarks
 from landscape.sharpness.text import report_table
+from landscape.wording import one_line, printable
 
 SCHEMA = "landscape.sharpness/1"
 
@@ -79,13 +80,13 @@ class SharpnessReport(Mapping[str, Measurement]):
         """The same as plain values; see ``docs/schema.md``."""
         return {
             "schema": SCHEMA,
-            "objective": dict(self.objective),
+            "objective": documents.plain(dict(self.objective)),
             "theta_sha256": self.theta_sha256,
             "seed": self.seed,
             "context": documents.plain(self.context),
             "overhead": documents.plain(self.overhead),
             "asked": documents.plain(documents.canonical(self.asked)),
-            "about": {name: dict(value) for name, value in self.about.items()},
+            "about": documents.plain({name: dict(value) for name, value in self.about.items()}),
             "skipped": dict(self.skipped),
             "invariance": documents.plain(documents.canonical(self.invariance)),
             "measures": [documents.to_plain(row) for row in self.rows],
@@ -99,26 +100,34 @@ class SharpnessReport(Mapping[str, Measurement]):
             ValueError: not JSON, another schema, or damaged.
         """
         try:
-            document = json.loads(text)
+            document = json_text.parsed(text)
         except ValueError as error:
-            raise ValueError(f"not a sharpness report: it is not JSON ({error})") from None
+            raise ValueError(f"not a sharpness report: {error}") from None
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
-            raise ValueError(f"not a sharpness report: schema is {schema!r}, expected {SCHEMA!r}")
+            told = printable(repr(schema))
+            raise ValueError(f"not a sharpness report: schema is {told}, expected {SCHEMA!r}")
         try:
             return cls(
                 tuple(documents.from_plain(row) for row in document["measures"]),
                 dict(document["objective"]),
                 int(document["seed"]),
-                dict(document.get("skipped", {})),
-                documents.canonical(dict(document.get("invariance", {}))),
-                documents.canonical(dict(document.get("asked", {}))),
-                dict(document.get("about", {})),
+                {name: str(why) for name, why in document.get("skipped", {}).items()},
+                documents.canonical(_of_mappings(document.get("invariance", {}))),
+                documents.canonical(_of_mappings(document.get("asked", {}))),
+                _of_mappings(document.get("about", {})),
                 {name: float(value) for name, value in document.get("context", {}).items()},
                 str(document.get("theta_sha256", "")),
                 {name: float(value) for name, value in document.get("overhead", {}).items()},
             )
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
+        except (
+            LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError,
+        ) as error:  # fmt: skip
             raise ValueError(
-                f"a damaged sharpness report: {type(error).__name__}: {error}"
+                f"a damaged sharpness report: {type(error).__name__}: {one_line(error, 200)}"
             ) from None
+
+
+def _of_mappings(found: Any) -> dict[str, dict[str, Any]]:
+    """A mapping of mappings, as the document holds it."""
+    return {str(name): {**dict(value)} for name, value in dict(found).items()}

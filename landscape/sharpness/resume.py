@@ -12,6 +12,7 @@ import numpy as np
 from landscape.objective import Objective
 from landscape.sharpness.report import SharpnessReport
 from landscape.store import writable
+from landscape.wording import printable
 from landscape.writing import write_text
 
 
@@ -60,6 +61,6 @@ def save(report: SharpnessReport, path: Path) -> None:
 
 def _refuse(path: Path, name: str, theirs: Any, ours: Any) -> None:
     raise ValueError(
-        f"{path} holds another report: {name} is {theirs} there and {ours} here; "
+        f"{path} holds another report: {printable(name)} is {printable(theirs)} there and {printable(ours)} here; "
         "give another name, or delete the file"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from landscape.holding import held
 from landscape.objective import Objective, digest
 from landscape.operators import operator_of
 from landscape.operators.selftest import require
@@ -31,6 +32,7 @@ from landscape.sharpness.registry import (
 )
 from landscape.sharpness.remarks import context_of
 from landscape.sharpness.report import SharpnessReport
+from landscape.store import writable
 
 Announce = Callable[[int, int, str], None]
 
@@ -84,6 +86,8 @@ def sharpness(
     Raises:
         ValueError: an unknown measure or setting, a setting or budget out of range, a file that holds the report
             of another objective, point or seed.
+        HeldError: another process writes the report in ``out``; a ``ValueError`` too.
+        WriteError: the disk refuses. What was kept before is kept, and the same call continues it.
 
     >>> import torch
     >>> from landscape.objective import FunctionObjective
@@ -99,33 +103,35 @@ def sharpness(
     for name in names:
         if name not in table:
             raise ValueError(unknown_measure(name, table))
-    run = _Run(
-        _TestedPoint(objective, theta, seed),
-        table,
-        names,
-        settings or {},
-        None if budget is None else Budget.parse(budget),
-        None if out is None else Path(out),
-        everything,
-    )
-    try:
-        for done, name in enumerate(names, start=1):
-            if run.needs(name):
+    path = None if out is None else writable(out)
+    with held(path):
+        run = _Run(
+            _TestedPoint(objective, theta, seed),
+            table,
+            names,
+            settings or {},
+            None if budget is None else Budget.parse(budget),
+            path,
+            everything,
+        )
+        try:
+            for done, name in enumerate(names, start=1):
+                if run.needs(name):
+                    if announce is not None:
+                        announce(done - 1, len(names), f"{name}, {run.outlook(name)}")
+                    run.measure(name)
+                    run.save(keep)
+                if progress is not None:
+                    progress(done, len(names))
+            if invariance:
                 if announce is not None:
-                    announce(done - 1, len(names), f"{name}, {run.outlook(name)}")
-                run.measure(name)
+                    announce(len(names), len(names), "invariance under rescaling")
+                run.rescale()
                 run.save(keep)
-            if progress is not None:
-                progress(done, len(names))
-        if invariance:
-            if announce is not None:
-                announce(len(names), len(names), "invariance under rescaling")
-            run.rescale()
-            run.save(keep)
-        return run.report()
-    finally:
-        # What measures shared refers back to the point: a cycle with all that was kept for it.
-        run.point.ledger.forget()
+            return run.report()
+        finally:
+            # What measures shared refers back to the point: a cycle with all that was kept for it.
+            run.point.ledger.forget()
 
 
 class _TestedPoint(Point):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ import xarray as xr
 from torch import Tensor
 
 from landscape.checkpoint import read_weights
+from landscape.clock import created_at
+from landscape.holding import held
 from landscape.krylov.extremes import Extremes, extremes
 from landscape.objective import Objective, digest
 from landscape.operators import operator_of
@@ -24,6 +25,8 @@ from landscape.store import ALONG_TRAINING, json_text, load, save, writable
 
 Point = Objective | SymmetricOperator | Tensor
 _SAME = ("k", "tol", "search_seed", "operator")
+_NEAR = "next_start"
+"""Variable of an unfinished file: the eigenvectors that the next step starts from."""
 
 
 def along_training(
@@ -56,7 +59,9 @@ def along_training(
         thresholds: by step, the eigenvalue beyond which the optimizer is unstable, such as
             :attr:`landscape.spectra.stability.Stability.threshold`.
         label: name of the run, shown on figures.
-        out: file that makes it resumable: saved after every step. Steps in it are not computed again.
+        out: file that makes it resumable: saved after every step. Steps in it are not computed again. Until
+            the end it also holds the vectors that the next step starts from, so that a run that was interrupted
+            comes to the same bits; a finished file that is given more steps starts anew there.
         progress: called with each step that is done.
         operator_options: ``params``, ``keep_graph``, ``kind``, ...: see
             :func:`landscape.operators.operator_of`.
@@ -86,34 +91,39 @@ def along_training(
         "tol": tol,
         "search_seed": seed,
         "operator": json_text(operator_options),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_at": created_at(),
         "torch_version": str(torch.__version__),
     }
     path = None if out is None else writable(out)
-    rows = _earlier(path, settings) if path is not None and path.exists() else {}
     given: set[int] = set()
-    near: Tensor | None = None
-    for step, point in points:
-        if step in given:
-            raise ValueError(f"step {step} is given twice")
-        # One test is enough: later points differ in their weights only.
-        check = {"check": False} if given else {}
-        operator, loss = _operator(point, objective, {**operator_options, **check})
-        given.add(step)
-        settings.setdefault("objective", json_text(_settings(point, objective)))
-        theta_sha256 = digest([getattr(operator, "whole", operator.theta)])
-        if step in rows:
-            _check_same(path, step, rows[step], theta_sha256, loss())
-            continue
-        if near is not None and near.shape[1] != operator.shape[0]:
-            near = None
-        found = extremes(operator, k, 1, near=near, tol=tol, seed=seed, key=step)
-        near = found.vectors
-        rows[step] = {"loss": loss(), "theta_sha256": theta_sha256, **_numbers(found, k)}
-        if path is not None:
-            save(_dataset(rows, settings, thresholds), path)
-        if progress is not None:
-            progress(step)
+    with held(path):
+        rows, kept = _earlier(path, settings) if path is not None and path.exists() else ({}, {})
+        near: Tensor | None = None
+        for step, point in points:
+            if step in given:
+                raise ValueError(f"step {step} is given twice")
+            # One test is enough: later points differ in their weights only.
+            check = {"check": False} if given else {}
+            operator, loss = _operator(point, objective, {**operator_options, **check})
+            given.add(step)
+            settings.setdefault("objective", json_text(_settings(point, objective)))
+            theta_sha256 = digest([getattr(operator, "whole", operator.theta)])
+            if step in rows:
+                _check_same(path, step, rows[step], theta_sha256, loss())
+                near = kept.get(step)
+                continue
+            if near is not None:
+                fits = near.shape[1] == operator.shape[0]
+                near = near.to(operator.theta) if fits else None
+            found = extremes(operator, k, 1, near=near, tol=tol, seed=seed, key=step)
+            near = found.vectors
+            rows[step] = {"loss": loss(), "theta_sha256": theta_sha256, **_numbers(found, k)}
+            if path is not None:
+                # With the start of the next search: one from elsewhere would end at other bits.
+                start = (("vector", "param"), near.cpu().numpy(), {"step": step})
+                save(_dataset(rows, settings, thresholds).assign({_NEAR: start}), path)
+            if progress is not None:
+                progress(step)
     if not given:
         raise ValueError("no points: expected (step, objective) or (step, theta) pairs")
     whole = _dataset(rows, settings, thresholds)
@@ -190,8 +200,10 @@ def _numbers(found: Extremes, k: int) -> dict[str, Any]:
     }
 
 
-def _earlier(path: Path, settings: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """The rows in ``path``, if they were made with the same settings."""
+def _earlier(
+    path: Path, settings: Mapping[str, Any]
+) -> tuple[dict[int, dict[str, Any]], dict[int, Tensor]]:
+    """The rows in ``path``, if they were made with the same settings, and the last one's vectors by its step."""
     held = load(path, ALONG_TRAINING)
     for name in _SAME:
         if held.attrs.get(name) != settings[name]:
@@ -199,11 +211,14 @@ def _earlier(path: Path, settings: Mapping[str, Any]) -> dict[int, dict[str, Any
                 f"{path} holds another run: {name} is {held.attrs.get(name)} there and "
                 f"{settings[name]} here; give another out=, or delete the file"
             )
-    names = [str(name) for name in held.data_vars if name != "threshold"]
-    return {
+    names = [str(name) for name in held.data_vars if name not in ("threshold", _NEAR)]
+    rows = {
         int(step): {name: held[name].values[i] for name in names}
         for i, step in enumerate(held["step"].values)
     }
+    if _NEAR not in held:  # it was finished, or stopped before this was kept
+        return rows, {}
+    return rows, {int(held[_NEAR].attrs["step"]): torch.from_numpy(held[_NEAR].values)}
 
 
 def _check_same(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from landscape import grid
 from landscape.directions import Plane
 from landscape.grid import Index, Span
+from landscape.holding import held
 from landscape.krylov.extremes import extremes
 from landscape.objective import Objective
 from landscape.operators import operator_of
@@ -23,7 +23,6 @@ from landscape.operators.symmetric import SymmetricOperator
 from landscape.resume import check_centre, first_difference
 from landscape.store import CURVATURE_MAP, json_text, load, save, writable
 
-_SAVE_EVERY = 10.0  # seconds
 _ENDS = ("lambda_max", "lambda_min")
 
 
@@ -57,8 +56,8 @@ def curvature_map(
             relative to the norm of the Hessian.
         seed: of the random part of the start vectors (that of the directions is the plane's).
         label: name of the subject, shown on figures.
-        out: file that makes the run resumable: saved at the end of a row, not more often than every ten
-            seconds, and when the run ends or is interrupted. A file of the same run is continued.
+        out: file that makes the run resumable: saved after every row, and when the run ends or is
+            interrupted. A file of the same run is continued.
         progress: called as ``progress(done, total)`` after each point.
         operator_options: ``params``, ``keep_graph``, ``kind``, ...: see
             :func:`landscape.operators.operator_of`. The test of the operator is made at the origin.
@@ -96,32 +95,32 @@ def curvature_map(
     surface = _blank(objective, plane, coordinates, ends, label)
     surface.attrs |= {"tol": tol, "search_seed": seed, "operator": json_text(operator_options)}
     path = None if out is None else writable(out)
-    if path is not None and path.exists():
-        surface = _continued(path, surface)
-    check_centre(surface, float(objective.value(plane.origin)), path)
-    done, saved = surface["evaluated"].values, time.monotonic()
-    try:
-        for row in _rows(surface):
-            if all(done[index] for index in row):
-                continue
-            near: Tensor | None = None
-            for index, where in zip(row, grid.place(surface, row), strict=True):
-                theta = plane.point(*map(float, where))
-                loss = float(objective.value(theta))
-                surface["loss"].values[index] = loss
-                operator = operator_of(objective, theta, **{**operator_options, "check": False})
-                numbers, near = _both_ends(operator, loss, near, tol, seed, index)
-                for name, value in numbers.items():
-                    surface[name].values[index] = value
-                done[index] = 1
-                if progress is not None:
-                    progress(int(done.sum()), done.size)
-            if path is not None and time.monotonic() - saved > _SAVE_EVERY:
+    with held(path):
+        if path is not None and path.exists():
+            surface = _continued(path, surface)
+        check_centre(surface, float(objective.value(plane.origin)), path)
+        done = surface["evaluated"].values
+        try:
+            for row in _rows(surface):
+                if all(done[index] for index in row):
+                    continue
+                near: Tensor | None = None
+                for index, where in zip(row, grid.place(surface, row), strict=True):
+                    theta = plane.point(*map(float, where))
+                    loss = float(objective.value(theta))
+                    surface["loss"].values[index] = loss
+                    operator = operator_of(objective, theta, **{**operator_options, "check": False})
+                    numbers, near = _both_ends(operator, loss, near, tol, seed, index)
+                    for name, value in numbers.items():
+                        surface[name].values[index] = value
+                    done[index] = 1
+                    if progress is not None:
+                        progress(int(done.sum()), done.size)
+                if path is not None:
+                    save(_summed(surface), path)
+        finally:
+            if path is not None:
                 save(_summed(surface), path)
-                saved = time.monotonic()
-    finally:
-        if path is not None:
-            save(_summed(surface), path)
     return _summed(surface)
 
 

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,13 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from landscape import json_text
+from landscape.npz import Npz
 from sharpmaml.data.episodes import SPLITS
 from sharpmaml.data.images import ImageSet, image_set
 
 ENVIRONMENT = "SHARP_LANDSCAPE_CACHE"
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError)
 
 
 def cache_dir() -> Path:
@@ -60,20 +60,29 @@ def cached(
 
 
 def _read(path: Path) -> ImageSet:
-    # Opened here: numpy leaves the file open when what it finds is no archive.
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+    with Npz(path) as stored:
+        images, alphabet = stored.array("images"), stored.array("alphabet")
+        splits = {split: stored.array(f"split_{split}") for split in SPLITS}
+        names, classes = stored.texts("alphabet_names"), stored.texts("class_names")
+        notes = json_text.parsed(_text(stored, "notes")) if "notes" in stored.names else None
+        indices = [alphabet, *splits.values()]
+        if images.dtype != np.uint8 or any(i.ndim != 1 or i.dtype != np.int64 for i in indices):
+            raise ValueError(f"{path} holds arrays of other kinds")
+        if not len(images) == len(alphabet) == len(classes) or not isinstance(notes, dict | None):
+            raise ValueError(f"{path} does not fit together")
         found = image_set(
-            str(stored["name"]),
-            stored["images"],
-            stored["alphabet"],
-            tuple(stored["alphabet_names"].tolist()),
-            tuple(stored["class_names"].tolist()),
-            {split: stored[f"split_{split}"] for split in SPLITS},
-            json.loads(str(stored["notes"])) if "notes" in stored else None,
+            _text(stored, "name"), images, alphabet, tuple(names), tuple(classes), splits, notes
         )
-        if found.fingerprint != str(stored["fingerprint"]):
+        if found.fingerprint != _text(stored, "fingerprint"):
             raise ValueError(f"{path} does not match its fingerprint")
     return found
+
+
+def _text(stored: Npz, name: str) -> str:
+    found = stored.texts(name)
+    if len(found) != 1:
+        raise ValueError(f"{name} is no text")
+    return found[0]
 
 
 def _write(path: Path, made: ImageSet, compress: bool) -> None:

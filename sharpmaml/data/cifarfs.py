@@ -7,6 +7,7 @@ is in which split is read from the copy, never assumed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from landscape.wording import printable
 from sharpmaml.data.array_pickle import read_array_pickle
 from sharpmaml.data.episodes import SPLITS, DataError
 from sharpmaml.data.folder import class_folders
@@ -64,7 +66,8 @@ def load_cifarfs(
     check_options("cifarfs", image_size, normalize)
     if root is None:
         raise DataError(f"cifarfs is not downloaded: {ADVICE}")
-    return photo_set(PUBLISHED, _locate(Path(root), image_size), image_size, normalize)
+    layout = replace(_locate(Path(root), image_size), place=Path(root))
+    return photo_set(PUBLISHED, layout, image_size, normalize)
 
 
 def _locate(place: Path, size: int) -> Layout:
@@ -118,7 +121,7 @@ def _listed(home: Path, size: int) -> Layout | None:
     if missing:
         raise DataError(
             f"{images} has {len(where) - len(missing)} of the {len(where)} classes that the lists name; "
-            f"the first missing one is {missing[0]}: {ADVICE}"
+            f"the first missing one is {printable(missing[0])}: {ADVICE}"
         )
     classes = [file_class(name, split, folders[name], size) for name, split in where.items()]
     listed = [path for name in where for path in folders[name]]

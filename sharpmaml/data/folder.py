@@ -89,6 +89,7 @@ def load_folder(
         "split folders" if splits else "classes by name, 60/20/20",
         [*listing([path for one in kept for path in one[2]]), min_images, len(found)],
         {"classes_left_out": len(found) - len(kept)},
+        place,
     )
     return photo_set(place.absolute().name or "folder", layout, image_size, normalize, channels)
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,12 +23,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from landscape import json_text
+from landscape.hdf5_apart import vet
+from landscape.wording import one_line, printable
+from sharpmaml.data.archives import content
 from sharpmaml.data.array_pickle import read_array_pickle
 from sharpmaml.data.episodes import SPLITS, DataError
 from sharpmaml.data.images import ImageSet
 from sharpmaml.data.photographs import (
     BROKEN,
-    MAX_BYTES,
     Layout,
     PhotoClass,
     Pixels,
@@ -74,7 +77,8 @@ def load_miniimagenet(
     check_options("miniimagenet", image_size, normalize)
     if root is None:
         raise DataError(f"miniimagenet has no official download: {ADVICE}")
-    return photo_set(PUBLISHED, _locate(Path(root), image_size), image_size, normalize)
+    layout = replace(_locate(Path(root), image_size), place=Path(root))
+    return photo_set(PUBLISHED, layout, image_size, normalize)
 
 
 Finder = Callable[[Path, int], "Layout | list[str]"]
@@ -126,16 +130,19 @@ def _hdf5(home: Path, size: int) -> Layout | list[str]:
     classes: list[PhotoClass] = []
     for split, path in files.items():
         try:
+            vet(path)
             with h5py.File(path) as stored:
                 group = stored["datasets"]
                 shapes = {name: (group[name].shape, group[name].dtype) for name in group}
             labels = home / f"{split}_labels.json"
-            names = json.loads(labels.read_text("utf-8")) if labels.is_file() else sorted(shapes)
-            absent = [str(name) for name in names if name not in shapes]
+            names = json_text.read(labels) if labels.is_file() else sorted(shapes)
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{labels.name} is no list of names")
+            absent = [name for name in names if name not in shapes]
         except (*BROKEN, AttributeError, TypeError) as error:
             raise unusable(path, error) from error
         if absent:
-            raise unusable(path, f"class {absent[0]} of {labels.name} is not in it")
+            raise unusable(path, f"class {printable(absent[0])} of {labels.name} is not in it")
         for name in names:
             shape, dtype = shapes[name]
             _check_pixels(path, f"class {name}", shape, dtype)
@@ -148,8 +155,8 @@ def _hdf5_rows(path: Path, name: str, count: int) -> Pixels:
     try:
         with h5py.File(path) as stored:
             return np.asarray(stored["datasets"][name][:count])
-    except BROKEN as error:
-        raise unusable(path, f"class {name}: {error}") from error
+    except (*BROKEN, AttributeError, TypeError) as error:
+        raise unusable(path, f"class {printable(name)}: {one_line(error)}") from error
 
 
 def _pickles(home: Path, size: int) -> Layout | list[str]:
@@ -206,14 +213,26 @@ def _key(files: list[Path], size: int) -> Any:
 def _read_list(path: Path | str, text: str) -> dict[str, list[str]]:
     """Return the file names of each class in a csv with the columns `filename` and `label`."""
     rows = csv.DictReader(io.StringIO(text))
-    if rows.fieldnames is None or not {"filename", "label"} <= set(rows.fieldnames):
-        raise unusable(path, f"its first line is {rows.fieldnames}, expected filename,label")
     found: dict[str, list[str]] = {}
-    for row in rows:
-        if not row["filename"] or not row["label"]:
-            raise unusable(path, f"line {rows.line_num} lacks a filename or a label")
-        found.setdefault(row["label"], []).append(row["filename"])
+    try:
+        if rows.fieldnames is None or not {"filename", "label"} <= set(rows.fieldnames):
+            raise unusable(path, f"its first line is {rows.fieldnames}, expected filename,label")
+        for row in rows:
+            if not row["filename"] or not row["label"]:
+                raise unusable(path, f"line {rows.line_num} lacks a filename or a label")
+            if _leaves(row["filename"]) or _leaves(row["label"]):
+                raise unusable(path, f"line {rows.line_num} names a file elsewhere")
+            found.setdefault(row["label"], []).append(row["filename"])
+    except csv.Error as error:
+        raise unusable(path, f"line {rows.line_num}: {error}") from error
     return found
+
+
+def _leaves(name: str) -> bool:
+    """Return whether a name leads out of the folder that it is looked for in."""
+    return (
+        len(name) > 200 or not name.isprintable() or bool({"/", "\\"} & set(name)) or name == ".."
+    )
 
 
 def _lists(home: Path, size: int) -> Layout | list[str]:
@@ -246,7 +265,7 @@ def _check_complete(home: Path, name: str, absent: list[str], total: int) -> Non
     if absent:
         raise DataError(
             f"{home} has {total - len(absent)} of the {total} images that {name} lists; the first "
-            f"missing one is images/{absent[0]}: {ADVICE}"
+            f"missing one is images/{printable(absent[0])}: {ADVICE}"
         )
 
 
@@ -268,7 +287,7 @@ def _zips(archives: list[Path], size: int) -> Layout | list[str]:
                     if split not in classes
                 }
                 lists = {split: found for split, found in lists.items() if found}
-                texts = {s: opened.read(found[0]).decode("utf-8") for s, found in lists.items()}
+                texts = {s: content(opened, found[0]).decode("utf-8") for s, found in lists.items()}
         except BROKEN as error:
             raise unusable(archive, error) from error
         for split, text in texts.items():
@@ -297,9 +316,7 @@ def _zip_rows(archive: Path, members: list[str], size: int, count: int) -> Pixel
     try:
         with zipfile.ZipFile(archive) as opened:
             for member in members[:count]:
-                if opened.getinfo(member).file_size > MAX_BYTES:
-                    raise ValueError(f"a picture of more than {MAX_BYTES} bytes")
-                found.append(decoded(opened.read(member), size))  # checks the member's CRC
+                found.append(decoded(content(opened, member), size))
     except BROKEN as error:
         raise unusable(archive, f"{member}: {error}") from error
     return np.stack(found)

@@ -17,7 +17,6 @@ most published numbers.
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 import zlib
@@ -30,6 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from landscape.npz import Npz
+from landscape.pictures import converted, opened
+from landscape.wording import one_line, printable
+from sharpmaml.data.archives import content
 from sharpmaml.data.cache import cache_dir, cached
 from sharpmaml.data.download import OMNIGLOT, fetch, sha256_of
 from sharpmaml.data.episodes import SPLITS, DataError
@@ -49,7 +52,7 @@ NESTED = (".", "omniglot-py", "omniglot")  # where torchvision and torchmeta put
 
 MEMBER = re.compile(r"(?:^|/)([^/]+)/(character\d\d)/(\d{4})_(\d\d)\.png$")
 BROKEN = (OSError, ValueError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error,
-          NotImplementedError, RuntimeError)  # fmt: skip
+          NotImplementedError, RuntimeError, OverflowError)  # fmt: skip
 ADVICE = "pass --data-root DIR with a good copy, or --download"
 
 
@@ -157,8 +160,8 @@ def _checksum(path: Path) -> str:
 
 
 def _unusable(path: Path, error: BaseException | str) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path} cannot be used ({reason}): {ADVICE}")
+    reason = one_line(error) if isinstance(error, BaseException) else printable(error, 300)
+    return DataError(f"{printable(path, 400)} cannot be used ({reason}): {ADVICE}")
 
 
 def _build(sources: list[Path], split: str, small: bool) -> ImageSet:
@@ -215,13 +218,16 @@ def _shrink(ink: Image.Image) -> NDArray[np.uint8]:
 def _read_packed(path: Path) -> _Drawings:
     """Read `omniglot.npz`: packed bits with ink = 1, rows in the order of the class numbers."""
     try:
-        # Opened here: numpy leaves the file open when what it finds is no archive.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            bits = stored["images"]
-            names = [str(name) for name in stored["alphabet_names"]]
-            alphabets = [names[i] for i in stored["alphabet"]]
-            characters = [f"character{int(number):02d}" for number in stored["character"]]
-    except (*BROKEN, IndexError, TypeError) as error:
+        with Npz(path) as stored:
+            bits, names = stored.array("images"), stored.texts("alphabet_names")
+            places, numbers = stored.array("alphabet"), stored.array("character")
+        if any(found.ndim != 1 or found.dtype.kind not in "iu" for found in (places, numbers)):
+            raise ValueError("alphabet and character are no lists of numbers")
+        if len(places) and not 0 <= places.min() <= places.max() < len(names):
+            raise ValueError("alphabet names alphabets that alphabet_names does not have")
+        alphabets = [names[i] for i in places]
+        characters = [f"character{int(number):02d}" for number in numbers]
+    except (OSError, ValueError) as error:
         raise _unusable(path, error) from error
     shape = (CLASSES, DRAWERS, (SIDE * SIDE + 7) // 8)
     if bits.shape != shape or bits.dtype != np.uint8:
@@ -252,7 +258,7 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(source) as archive:
         for name in archive.namelist():
             if _wanted(name):
-                yield name, archive.read(name)  # checks the member's CRC
+                yield name, content(archive, name)
 
 
 def _read_pictures(sources: list[Path]) -> _Drawings:
@@ -262,7 +268,7 @@ def _read_pictures(sources: list[Path]) -> _Drawings:
     for source in sources:
         name = ""
         try:
-            for name, content in _members(source):
+            for name, data in _members(source):
                 match = MEMBER.search(name)
                 if match is None:
                     continue
@@ -270,11 +276,11 @@ def _read_pictures(sources: list[Path]) -> _Drawings:
                 if names.setdefault(number, (match[1], match[2])) != (match[1], match[2]):
                     raise ValueError(f"class {number:04d} also is {'/'.join(names[number])}")
                 if drawer not in drawn.setdefault(number, {}):
-                    with Image.open(io.BytesIO(content)) as picture:
-                        paper = np.asarray(picture.convert("L"))
+                    paper = np.asarray(converted(opened(data), "L"))
                     drawn[number][drawer] = _shrink(Image.fromarray(255 - paper))
         except BROKEN as error:
-            raise _unusable(source, f"{name}: {error}" if name else error) from error
+            text = one_line(error)
+            raise _unusable(source, f"{printable(name)}: {text}" if name else error) from error
     place = sources[0].parent
     if not drawn:
         raise _unusable(place, "no <alphabet>/character01/0001_01.png in it")

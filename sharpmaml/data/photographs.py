@@ -7,8 +7,6 @@ one array, counted for the set's name, and summarized for normalization.
 from __future__ import annotations
 
 import dataclasses
-import io
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from landscape.pictures import converted, opened
+from landscape.wording import one_line, printable
 from sharpmaml.data.cache import cached
 from sharpmaml.data.episodes import SPLITS, DataError
 from sharpmaml.data.images import ImageSet, Normalization, image_set
@@ -33,7 +33,7 @@ MODES = {1: "L", 3: "RGB"}
 MAX_BYTES = 1 << 26  # of one picture file
 BROKEN = (
     OSError, ValueError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error,
-    NotImplementedError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    NotImplementedError, RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
 
 Pixels = NDArray[np.uint8]
@@ -65,12 +65,14 @@ class Layout:
         source: the layout in words, for the notes.
         key: JSON-able, changes when a file changes; `None` where caching saves nothing.
         facts: further notes.
+        place: the folder or file that was given, for errors.
     """
 
     classes: Callable[[], Sequence[PhotoClass]]
     source: str
     key: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    place: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ class Published:
 
 def unusable(path: Path | str, error: BaseException | str) -> DataError:
     """Return the error for a file or folder that cannot be used, with the reason on one line."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path} cannot be used ({reason}): pass --data-root DIR with a good copy")
+    reason = one_line(error) if isinstance(error, BaseException) else printable(error, 300)
+    place = printable(path, 400)
+    return DataError(f"{place} cannot be used ({reason}): pass --data-root DIR with a good copy")
 
 
 def check_options(name: str, image_size: int, normalize: str, channels: int = 3) -> None:
@@ -100,7 +103,7 @@ def check_options(name: str, image_size: int, normalize: str, channels: int = 3)
 
 def resized(picture: Image.Image, size: int, channels: int = 3) -> Pixels:
     """Return uint8 `(channels, size, size)`; a picture that is no square is stretched to one."""
-    plain = picture.convert(MODES[channels])
+    plain = converted(picture, MODES[channels])
     if plain.size != (size, size):
         plain = plain.resize((size, size), FILTER)
     pixels = np.asarray(plain)
@@ -109,10 +112,7 @@ def resized(picture: Image.Image, size: int, channels: int = 3) -> Pixels:
 
 def decoded(content: bytes, size: int, channels: int = 3) -> Pixels:
     """Return a picture file as uint8 `(channels, size, size)`; damage raises one of `BROKEN`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(content)) as picture:
-            return resized(picture, size, channels)
+    return resized(opened(content), size, channels)
 
 
 def file_class(
@@ -198,7 +198,9 @@ def _build(published: Published | str, layout: Layout, size: int, channels: int)
     name = published if isinstance(published, str) else published.name
     empty = [split for split in SPLITS if not len(splits[split])]
     if empty:
-        raise DataError(f"{name}: split {empty[0]!r} has no classes in {layout.source}")
+        raise DataError(
+            f"{name}: split {empty[0]!r} has no classes in {layout.source} of {layout.place}"
+        )
     count = min(c.count for c in classes)
     images = np.empty((len(classes), count, channels, size, size), dtype=np.uint8)
     for row, one in zip(images, classes, strict=True):

@@ -65,13 +65,15 @@ def student_mean(values: Sequence[float] | NDArray[np.float64]) -> Mean:
     n = len(array)
     if n < 2:
         raise ValueError(f"{n} value has no interval: at least 2 are needed")
-    value, error = float(array.mean()), float(array.std(ddof=1)) / math.sqrt(n)
+    value = float(array.mean())
     if np.ptp(array) == 0:  # not `error == 0`: equal values may leave a rounding error
         return Mean(value, value, value, float(value == 0), n)
-    half = float(student.ppf(1 - LEVEL / 2, n - 1)) * error
-    return Mean(
-        value, value - half, value + half, float(2 * student.sf(abs(value) / error, n - 1)), n
-    )
+    # A power of two changes no bit, and the squares of differences below 1e-162 would vanish.
+    unit = math.ldexp(1.0, math.frexp(float(np.abs(array).max()))[1] - 1)
+    error = float((array / unit).std(ddof=1)) / math.sqrt(n)
+    half = float(student.ppf(1 - LEVEL / 2, n - 1)) * error * unit
+    p = float(2 * student.sf(abs(value / unit) / error, n - 1))
+    return Mean(value, value - half, value + half, p, n)
 
 
 def holm(ps: Sequence[float]) -> list[bool]:

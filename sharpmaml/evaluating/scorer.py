@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -180,8 +181,12 @@ def losses(outputs: Tensor, y: Tensor, kind: str) -> Tensor:
 
 
 def accuracies(outputs: Tensor, y: Tensor) -> Tensor:
-    """Share of queries answered right: ``(points, tasks, queries, classes)`` -> ``(points, tasks)``."""
-    return (outputs.argmax(-1) == y).double().mean(-1)
+    """Share of queries answered right: ``(points, tasks, queries, classes)`` -> ``(points, tasks)``.
+
+    NaN where an answer is NaN: an adaptation that diverged; taken for an answer it would score as a guess does.
+    """
+    right = (outputs.argmax(-1) == y).double().mean(-1)
+    return right.masked_fill(outputs.isnan().flatten(2).any(-1), math.nan)
 
 
 def _cut(whole: Episode, size: int) -> Iterator[Episode]:

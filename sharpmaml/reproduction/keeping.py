@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from landscape import json_text, writing
 
 SKIPPED = "skipped"
 """Key of a piece that could not be made, with the reason; it is tried again."""
@@ -36,9 +37,9 @@ def kept(
     """
     question = json.loads(json.dumps(asked))
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = json_text.read(file)
         found: dict[str, Any] = record["found"]
-        if record["asked"] == question and SKIPPED not in found:
+        if record["asked"] == question and isinstance(found, dict) and SKIPPED not in found:
             return found
     except (OSError, ValueError, LookupError, TypeError):
         pass  # missing or damaged: made again
@@ -48,9 +49,13 @@ def kept(
 
 
 def write_text(file: Path, text: str) -> Path:
-    """Write a file so that a reader sees all of it or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
-    return file
+    """Write a file so that a reader sees all of it or nothing.
+
+    Raises:
+        WriteError: the disk refuses.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writing.write_error(file, error) from None
+    return writing.write_text(file, text)

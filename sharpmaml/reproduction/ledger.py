@@ -14,6 +14,7 @@ from landscape.sharpness.measurement import Influence, Measurement, estimate
 from landscape.sharpness.paired import difference
 from landscape.sharpness.report import SharpnessReport
 from landscape.sharpness.verdicts import FLATTER, NEITHER, SHARPER, UNDECIDED
+from landscape.wording import one_line
 from sharpmaml.reproduction.statistics import Mean, holm, mean_of
 
 Reports = Mapping[str, SharpnessReport]
@@ -70,8 +71,15 @@ class Entry:
 
 
 def read_report(file: Path) -> SharpnessReport:
-    """A report that a run left behind."""
-    return SharpnessReport.from_json(file.read_text(encoding="utf-8"))
+    """A report that a run left behind.
+
+    Raises:
+        ValueError: it is damaged, or something else.
+    """
+    try:
+        return SharpnessReport.from_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is {one_line(error)}: delete it to measure again") from None
 
 
 def ledger_of(methods: Sequence[str], reports: Mapping[str, Sequence[Reports]]) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from landscape import json_text
 from landscape.directions import random_plane
 from landscape.sharpness.registry import available
 from landscape.sharpness.running import sharpness
@@ -158,6 +157,9 @@ def one_run(work: Work, tell: Progress) -> RunResult:
     )
 
 
+_LONGEST = 1e9  # seconds of an update
+
+
 def named(split: str, steps: int) -> str:
     """Name of a score.
 
@@ -171,10 +173,11 @@ def timings(log: Path) -> dict[str, Any]:
     """Updates, median, fastest and total seconds from a run's ``metrics.jsonl``; a line cut short is left out."""
     seconds: list[float] = []
     if log.exists():
-        for line in log.read_text(encoding="utf-8").splitlines():
+        for line in log.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                seconds.append(float(json.loads(line)["seconds"]))
-            except (ValueError, LookupError, TypeError):
+                found = float(json_text.parsed(line)["seconds"])
+                seconds += [found] if 0 <= found < _LONGEST else []
+            except (ValueError, LookupError, TypeError, OverflowError):
                 continue
     if not seconds:
         return {}
@@ -319,8 +322,3 @@ class _Pieces:
             device=self.config.device, **other,
         )  # fmt: skip
         return {"metric": found.metric, "scores": found.scores.tolist()}
-
-
-def use_one_thread() -> None:
-    """For runs side by side, a process each."""
-    torch.set_num_threads(1)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from landscape import json_text
 from landscape.sharpness.registry import available, forecast, resolved
+from landscape.wording import one_line
 from sharpmaml.checkpoint import read
 from sharpmaml.config import TrainConfig
 from sharpmaml.evaluation import evaluate
@@ -79,19 +81,21 @@ class Plan:
             ValueError: the file is not a plan.
         """
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = json_text.read(file)
             if record.pop("schema") != SCHEMA:
                 raise ValueError("another schema")
             stages = {
-                key: Stage(s["iterations"], Depth(**s["depth"]), s["seconds"])
+                key: Stage(int(s["iterations"]), Depth(**s["depth"]), dict(s["seconds"]))
                 for key, s in record.pop("stages").items()
             }
             return cls(**{**record, "methods": tuple(record["methods"]), "stages": stages})
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (
+            OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+        ) as error:  # fmt: skip
             raise ValueError(
-                f"{file} is not a plan of a reproduction ({error}): choose another --out, or delete it"
+                f"{file} is not a plan of a reproduction ({one_line(error)}): choose another --out, or delete it"
             ) from None
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from landscape import console
 from landscape import device as devices
+from landscape.holding import held
+from landscape.writing import write_error
 from sharpmaml.config import METHODS as KNOWN
 from sharpmaml.config import TrainConfig
 from sharpmaml.data import DataError, load_images, make_source
@@ -83,6 +85,9 @@ def reproduce(
         ValueError: an unknown name, size or method, no seeds, a budget that is not positive, or a folder
             that holds another reproduction.
         DataError: the data set cannot be read.
+        HeldError: another process makes a reproduction in the folder.
+        WriteError: the disk is full, or the folder cannot be written to.
+        WorkerError: a process of ``jobs`` was killed.
         KeyboardInterrupt: interrupted; the same call continues.
     """
     began = time.monotonic()
@@ -102,7 +107,11 @@ def reproduce(
             executor=executor,
         )  # fmt: skip
 
-    with console.progress_board(quiet) as board:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(place, error) from None
+    with held(place / "plan.json"), console.progress_board(quiet) as board:
         board("plan", 0, 1, "timing" if budget else "reading")
         templates = {
             e.key: {method: config(e.key, method, 0, None) for method in methods}

@@ -159,7 +159,7 @@ def correlation(x: Any, y: Any, seed: int = 0) -> Correlation:
     n = len(a)
     if n < 3 or not a.any() or not b.any():
         return Correlation(n, math.nan, math.nan, math.nan, math.nan, False, math.nan)
-    rho = float(a @ b)
+    rho = min(max(float(a @ b), -1.0), 1.0)  # rounding may pass 1
     low = high = math.nan
     if n >= 5:
         # At ±1 the transform has no interval: half of the smallest step of ρ inside, there is one.
@@ -245,7 +245,7 @@ def _rho(x: Array, y: Array) -> Array:
     """Spearman's ρ along the last axis; NaN where one of both does not vary."""
     a, b = _ranks(x), _ranks(y)
     varies = a.any(-1) & b.any(-1)
-    return np.where(varies, (a * b).sum(-1), math.nan)
+    return np.where(varies, np.clip((a * b).sum(-1), -1.0, 1.0), math.nan)
 
 
 def _ranks(values: Any) -> Array:

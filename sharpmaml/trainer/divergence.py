@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import torch
 
+from landscape.writing import write_text
 from sharpmaml.config import TrainConfig
 from sharpmaml.meta import MetaGradient
 from sharpmaml.trainer.guard import Guard
 
+FAILED = "failed.json"
+"""File of a run whose training diverged or was stuck: ``iteration`` and ``reason``; gone when it goes on."""
+
 
 class DivergedError(ValueError):
     """The loss is not finite any more, or stuck at chance; the last good checkpoint is kept."""
+
+
+def mark_failed(run: Path, iteration: int, error: DivergedError) -> None:
+    """Leave the mark in a run folder."""
+    document = {"iteration": iteration, "reason": str(error)}
+    write_text(run / FAILED, json.dumps(document, indent=1) + "\n")
+
+
+def failure_of(run: Path) -> str | None:
+    """Why the training of a run failed, as its mark says; ``None`` where there is none."""
+    try:
+        return str(json.loads((run / FAILED).read_text(encoding="utf-8"))["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_finite(result: MetaGradient, step: int, saved: Path | None, config: TrainConfig) -> None:

@@ -7,12 +7,16 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_EVERY = (
-    1.0  # seconds between bursts: a write for each of 1,000 meta-updates a second would slow them
-)
+from landscape import json_text
+from landscape.writing import WriteError, write_error, write_text
+
+_MOST = 1 << 53  # beyond, integers are no float64
+_EVERY = 1.0
+"""Seconds between bursts: a write for each of 1,000 meta-updates a second would slow them."""
 
 
 class Log:
@@ -21,29 +25,82 @@ class Log:
     Args:
         path: the file.
         keep: the last meta-update whose record stays.
+
+    Attributes:
+        found: records that stayed.
+
+    Raises:
+        WriteError: the disk refuses; the file is as it was.
     """
 
     def __init__(self, path: Path, keep: int) -> None:
-        lines = [json.dumps(record) + "\n" for record in read(path, keep)] if keep else []
-        replace(path, "".join(lines))
-        self._file = path.open("a", encoding="utf-8")
-        self._due = 0.0
+        records = read(path, keep) if keep else []
+        self.found = len(records)
+        write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+        self._path = path
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise write_error(path, error) from None
+        self._lines: list[str] = []
+        self._size, self._failed = os.fstat(self._file.fileno()).st_size, False
+        self._flushed = -_EVERY
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record; it is in the file within a second, while more follow."""
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        now = time.monotonic()
-        if now >= self._due:
-            self.flush()
-            self._due = now + _EVERY
+        """Append a record; it is in the file within a second, while more follow.
 
-    def flush(self) -> None:
-        """Put everything into the file now."""
-        self._file.flush()
+        Raises:
+            WriteError: the disk refuses, or the file is gone.
+        """
+        self._lines.append(json.dumps(record, allow_nan=False) + "\n")
+        now = time.monotonic()
+        if not self._flushed <= now < self._flushed + _EVERY:  # a clock may be set back
+            self.flush()
+            self._flushed = now
+
+    def flush(self, durable: bool = False) -> None:
+        """Put everything into the file now.
+
+        Args:
+            durable: wait until it is on the disk.
+
+        Raises:
+            WriteError: the disk refuses, or the file is gone.
+        """
+        data = "".join(self._lines).encode()
+        view = memoryview(data)
+        try:
+            if self._failed:
+                os.ftruncate(
+                    self._file.fileno(), self._size
+                )  # what was written in part is written again
+            while len(view):
+                view = view[os.write(self._file.fileno(), view) :]
+            self._lines, self._size, self._failed = [], self._size + len(data), False
+            if durable:
+                os.fsync(self._file.fileno())
+            here, named = os.fstat(self._file.fileno()), self._path.stat()
+        except FileNotFoundError:
+            self._failed = True
+            raise WriteError(f"cannot write {self._path}: somebody removed it") from None
+        except OSError as error:
+            self._failed = True
+            raise write_error(self._path, error) from None
+        if (here.st_dev, here.st_ino) != (named.st_dev, named.st_ino):
+            raise WriteError(f"cannot write {self._path}: another file has taken its place")
 
     def close(self) -> None:
         """Put everything into the file; there will be no more."""
-        self._file.close()
+        failed = self._failed
+        try:
+            if self._lines:
+                self.flush()
+        except WriteError:
+            if not failed:  # else the error that was told says more
+                raise
+        finally:
+            with suppress(OSError):  # nothing is left to be written
+                self._file.close()
 
 
 def read(path: Path, until: float = math.inf) -> list[dict[str, Any]]:
@@ -53,12 +110,14 @@ def read(path: Path, until: float = math.inf) -> list[dict[str, Any]]:
     """
     records: list[dict[str, Any]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return records
     for line in lines:
         try:
-            record = json.loads(line)
+            record = json_text.parsed(line)
+            if type(record["iteration"]) is not int or not 0 <= record["iteration"] < _MOST:
+                break
             if record["iteration"] <= until:
                 records.append(record)
         except (ValueError, KeyError, TypeError):
@@ -89,13 +148,6 @@ def flat(record: Mapping[str, Any]) -> dict[str, float]:
     for name, value in record.items():
         if isinstance(value, Mapping):
             numbers.update({f"{name}_{key}": number for key, number in flat(value).items()})
-        elif isinstance(value, int | float):
+        elif isinstance(value, float) or (isinstance(value, int) and abs(value) < _MOST):
             numbers[name] = value
     return numbers
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -7,9 +7,7 @@ in a backward pass. The upper ascent of Sharp-MAML then starts from the gradient
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,9 +16,7 @@ from torch import Tensor
 
 from landscape import parallel
 from sharpmaml.plan import Executor, Pass, Plan, Tasks
-
-_TIMEOUT = timedelta(minutes=30)  # one exchange; the slowest wait is for a page of validation
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from sharpmaml.trainer.signals import SIGNALS, Noted
 
 T = TypeVar("T")
 
@@ -46,7 +42,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size
-        self.noted: list[int] = []
+        self.noted = Noted()
         self.agreed: int | None = None
 
     @property
@@ -77,7 +73,7 @@ class Ranks:
             return tensor
         own_gpu = tensor.is_cuda and parallel.local_ranks() <= torch.cuda.device_count()
         total = tensor.detach().clone() if own_gpu else tensor.detach().cpu().clone()
-        self._meet(lambda: dist.all_reduce(total))
+        parallel.exchange(lambda: dist.all_reduce(total))
         return total.to(tensor.device)
 
     def agree(self, value: T) -> T:
@@ -85,7 +81,7 @@ class Ranks:
         if self.size == 1:
             return value
         box: list[Any] = [value]
-        self._meet(lambda: dist.broadcast_object_list(box, src=0))
+        parallel.exchange(lambda: dist.broadcast_object_list(box, src=0))
         return box[0]  # type: ignore[no-any-return]
 
     def together(self, work: Callable[[], T]) -> T:
@@ -104,20 +100,13 @@ class Ranks:
         except Exception as problem:  # whatever it is, the others wait for this one
             error = problem
         words: list[Any] = [None] * self.size
-        self._meet(lambda: dist.all_gather_object(words, error and _words(error)))
+        parallel.exchange(lambda: dist.all_gather_object(words, error and _words(error)))
         failed = [rank for rank, said in enumerate(words) if said is not None]
         if error is not None and failed[0] == self.rank:
             raise error
         if failed:
             raise ElsewhereError(f"rank {failed[0]}: {words[failed[0]]}")
         return value  # type: ignore[no-any-return]
-
-    def _meet(self, exchange: Callable[[], object]) -> None:
-        try:
-            exchange()
-        except RuntimeError as error:  # a process that is gone closes its connections
-            first = str(error).splitlines()[0]
-            raise ElsewhereError(f"rank {self.rank} lost another rank: {first}") from None
 
 
 def _words(error: Exception) -> str:
@@ -132,7 +121,7 @@ def join() -> Ranks:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
     both = torch.cuda.is_available() and dist.is_nccl_available()
-    parallel.meet("cpu:gloo,cuda:nccl" if both else "gloo", _TIMEOUT)
+    parallel.meet("cpu:gloo,cuda:nccl" if both else "gloo")
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
@@ -161,11 +150,11 @@ class Ranked:
         rows = own.gradient.new_zeros(len(columns), self._count)
         # Zeros elsewhere: the sum of the rows is all of them side by side, in the order of the tasks.
         rows[:, first : first + count] = torch.stack([c.to(rows.dtype) for c in columns])
-        flags = rows.new_tensor([float(number in self._ranks.noted) for number in _SIGNALS])
+        flags = rows.new_tensor([float(number in self._ranks.noted) for number in SIGNALS])
         sums = [own.gradient] if own.rates is None else [own.gradient, own.rates]
         pieces = [flags, rows.flatten(), *(piece.flatten() * count for piece in sums)]
         total = torch.split(self._ranks.sum(torch.cat(pieces)), [len(piece) for piece in pieces])
-        for number, seen in zip(_SIGNALS, total[0].tolist(), strict=True):
+        for number, seen in zip(SIGNALS, total[0].tolist(), strict=True):
             if seen:
                 self._ranks.agreed = number
         losses, *aux = total[1].view_as(rows)

@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -174,3 +176,48 @@ def test_bars_on_a_terminal(capsys, monkeypatch):
     assert "surface" in err
     assert "second stage" in err
     assert "2/7" in err
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "begins"),
+    [
+        (signal.SIGINT, 130, "error: interrupted; files written so far are kept"),
+        (signal.SIGTERM, 143, "error: ended by SIGTERM; files written so far are kept"),
+        (signal.SIGHUP, 129, "error: ended by SIGHUP; files written so far are kept"),
+    ],
+)
+def test_signals_end_with_their_status_and_let_work_be_kept(capsys, number, status, begins):
+    kept = []
+
+    def go():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            kept.append(True)
+
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert status_of(go) == status
+    assert kept == [True]
+    assert one_line(capsys).startswith(begins)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert status_of(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_interruption_while_the_first_is_answered_is_ignored(capsys, monkeypatch):
+    fail = console._fail
+
+    def interrupted(error, status):
+        os.kill(os.getpid(), signal.SIGINT)
+        return fail(error, status)
+
+    monkeypatch.setattr(console, "_fail", interrupted)
+    assert status_of(raising(KeyboardInterrupt())) == 130
+    assert one_line(capsys).startswith("error: interrupted")

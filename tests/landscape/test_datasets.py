@@ -285,13 +285,13 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({b"data": Evil(), b"labels": [0]}, "which is not read"),
-        ({b"data": np.array([Evil()], dtype=object), b"labels": [0]}, "expected bytes"),
-        ({b"data": np.zeros((1, 3072)), b"labels": [0]}, "expected bytes"),
+        ({b"data": Evil(), b"labels": [0]}, "it was not run"),
+        ({b"data": np.array([Evil()], dtype=object), b"labels": [0]}, "it was not run"),
+        ({b"data": np.zeros((1, 3072)), b"labels": [0]}, "expected uint8"),
         ({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}, "labels are not one of 0 to 9"),
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}, "expected uint8 (1, 3072)"),
         ({b"labels": [1]}, "data"),
-        ([1, 2], "has no attribute"),
+        ([1, 2], "no dictionary"),
     ],
 )
 def test_pickles_of_cifar10_hold_bytes_only(place, content, told):
@@ -310,7 +310,7 @@ def test_an_array_of_a_pickle_cannot_ask_for_memory(place):
         + (b"\x8a\x06\x00\x00\x00\x00\x00\x10\x85U\x01b\x87RU\x06labels]K\x01au.")
     )
     (place / cifar10.PYTHON / "test_batch").write_bytes(huge)
-    assert "data is uint8 (0,)" in refusal("cifar10", split="test", standardize="none", root=place)
+    assert "without content" in refusal("cifar10", split="test", standardize="none", root=place)
 
 
 @pytest.mark.parametrize("damage", ["short", "empty", "gone"])

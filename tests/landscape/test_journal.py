@@ -46,6 +46,7 @@ def test_every_torn_end_leaves_the_whole_entries(tmp_path):
         journal = Journal(tmp_path / "j", TITLE)
         counts.append(len(journal))
         assert numbers_of(journal) == list(range(counts[-1]))
+        assert not journal.foreign
     assert sorted(counts) == counts
     assert {*counts} == {0, 1, 2, 3, 4}
     assert counts[-1] == 4
@@ -79,6 +80,7 @@ def test_another_computation_begins_anew(tmp_path):
     path = filled(tmp_path / "j")
     journal = Journal(path, {**TITLE, "run": 2})
     assert len(journal) == 0
+    assert journal.foreign
     assert len(Journal(path, TITLE)) == 4  # looking changes nothing
     journal.append({"i": 7})
     assert numbers_of(journal) == [7]

@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 
 from landscape.exchange.files import Array
+from landscape.hdf5_apart import vet
+from landscape.wording import one_line
 
 _LONGEST = 65536  # bytes of a name of a file
 
@@ -28,14 +30,20 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     if not source.is_file():
         raise ValueError(f"{source}: no such file")
     try:
+        vet(source)
+    except (OSError, ValueError) as error:
+        reason = one_line(error)
+        raise ValueError(f"{source}: not an HDF5 file, or cut short ({reason})") from None
+    try:
         with h5py.File(source, "r", locking="best-effort") as file:
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError, MemoryError, struct.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (
+        OSError, RuntimeError, LookupError, TypeError, AttributeError, OverflowError, MemoryError, struct.error,
+    ) as error:  # fmt: skip
+        reason = one_line(error)
         raise ValueError(f"{source}: not an HDF5 file, or cut short ({reason})") from error
     except ValueError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{source}: {reason}") from error
+        raise ValueError(f"{source}: {one_line(error)}") from error
 
 
 def member(group: Any, name: str) -> Any:

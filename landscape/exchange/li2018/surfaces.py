@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from landscape.clock import created_at
 from landscape.exchange.files import Array, plain, replaced_hdf5, settings, values
 from landscape.exchange.li2018.hdf5 import member, numbers, opened, words
 from landscape.store import SCHEMA, json_text
@@ -117,7 +117,7 @@ def _dataset(
         "imported": json_text(
             {"format": "tomgoldstein/loss-landscape", "file": path.name, "directions": directions}
         ),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created_at": created_at(),
     }
     centre = [np.flatnonzero(coords[name] == 0) for name in dims]
     if all(map(len, centre)):
