@@ -1,0 +1,1 @@
+"""Whether what is computed comes to the same bits; see `determinism.lab`."""
