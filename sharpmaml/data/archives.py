@@ -22,6 +22,9 @@ def content(archive: zipfile.ZipFile, name: str) -> bytes:
     info = archive.getinfo(name)
     if info.file_size > MAX_BYTES:
         raise ValueError(f"{info.file_size} bytes, over {MAX_BYTES}")
+    # Python makes room for all that a member claims before it reads.
+    if info.compress_size > archive.start_dir:
+        raise ValueError(f"{info.compress_size} packed bytes, more than the archive has")
     if info.compress_type not in _METHODS:
         raise ValueError(f"it is packed with method {info.compress_type}, expected deflate or none")
     return archive.read(info)

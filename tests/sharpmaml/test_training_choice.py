@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -219,7 +220,7 @@ VALIDATED = {
 @pytest.mark.parametrize("config", VALIDATED.values(), ids=VALIDATED)
 def test_validation_is_the_mean_of_the_tasks_one_by_one(config, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "_TOGETHER", 3)
-    trainer = training._Trainer(config, tmp_path / "run", False, Ranks())
+    trainer = training._Trainer(config, tmp_path / "run", False, Ranks(), ExitStack())
     stream, learner = trainer.stream, trainer.learner
 
     def task(index):
