@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs gallery bench notebooks clean
+.PHONY: demo test lint docs gallery bench notebooks coverage audit installs clean
 
 demo: $(READY)
 	$(BIN)/sharpmaml demo --out demo
@@ -33,6 +33,19 @@ bench: $(READY)
 notebooks: $(READY)
 	$(BIN)/python tests/notebook_runs.py notebooks/*.ipynb
 
+coverage: $(READY)  # of lines and branches, also of the processes that tests start; fails below 95 %
+	rm -rf .coverage
+	$(BIN)/coverage run -m pytest -q -n 2 --timeout 900
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+audit: $(READY)  # known vulnerabilities of the pinned versions; asks the advisory services, so it needs the net
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,audit]'
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+
+installs: $(READY)  # the wheel in empty environments, with the lowest and the newest dependencies
+	$(BIN)/python benchmarks/installs.py --work $(VENV)/installs
+
 $(READY): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -40,4 +53,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo docs/_build docs/_gallery docs/_notebooks
+	rm -rf $(VENV) .coverage demo docs/_build docs/_gallery docs/_notebooks
