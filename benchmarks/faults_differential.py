@@ -111,7 +111,7 @@ def note(row: Row, case: Case, name: str, findings: Callable[[], Iterable[Findin
                     row["failed"].append(
                         f"{found.quantity}: {found.error:.1e}, allowed {found.tolerance:.0e}; {case}"
                     )
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is a disagreement
         row["failed"].append(f"{name}: {type(error).__name__}: {str(error)[:200]}; {case}")
 
 

@@ -14,14 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from landscape import device as devices
+from landscape import norms
 from landscape.batches import Batch, Data, materialize
-from landscape.norms import (
-    copied,
-    native_norms,
-    recording,
-    use_batch_statistics,
-    use_primitive_norms,
-)
 from landscape.objective import digest, gradient_of, hvp_of, standard_error
 from landscape.parts import Part, Tensors
 from landscape.scoring import Loss, Metric, fits_accuracy, named_metrics, per_example, resolve_loss
@@ -100,9 +94,9 @@ class DataObjective:
         self.norm = norm
         self._precision = precision
         self._loss, loss_name = resolve_loss(loss)
-        self.module = copied(model).eval().requires_grad_(False)
+        self.module = norms.copied(model).eval().requires_grad_(False)
         if norm == "batch":
-            use_batch_statistics(self.module)
+            norms.use_batch_statistics(self.module)
         self.batches: Sequence[Batch] = materialize(data, batch_size, norm == "batch", self.theta)
         target = self.batches[0].target
         classes = isinstance(target, Tensor) and not target.is_floating_point()
@@ -310,10 +304,10 @@ class DataObjective:
     @cached_property
     def _smooth(self) -> nn.Module:
         """The network that is differentiated: :attr:`module`, or a copy with norms from primitives."""
-        if not self._recalibrates and not native_norms(self.module, order=2):
+        if not self._recalibrates and not norms.native_norms(self.module, order=2):
             return self.module
         shared = {id(t): t for t in [*self.module.parameters(), *self.module.buffers()]}
-        return use_primitive_norms(copy.deepcopy(self.module, shared))
+        return norms.use_primitive_norms(copy.deepcopy(self.module, shared))
 
     @property
     def _recurrent(self) -> bool:
@@ -335,7 +329,7 @@ class DataObjective:
         def output(tensors: Tensors) -> Any:
             state = tensors
             if self._recalibrates:
-                with recording(self._smooth) as statistics:
+                with norms.recording(self._smooth) as statistics:
                     for batch in batches:
                         self._call(self._smooth, tensors, batch)
                 state = {**tensors, **statistics()}

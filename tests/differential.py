@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -354,3 +354,11 @@ CHECKS: dict[str, Callable[[Subject], Iterator[Finding]]] = {
     "other_operators": other_operators,
     "spectra": spectra,
 }
+
+
+def agree(findings: Iterable[Finding]) -> None:
+    """Assert that something was compared and that nothing disagrees; all that does is named."""
+    found = list(findings)
+    assert found
+    failed = [f"{f.quantity}: {f.error:.1e}, allowed {f.tolerance:.0e}" for f in found if f.failed]
+    assert not failed, "; ".join(failed)

@@ -46,7 +46,7 @@ def main() -> None:
         place.mkdir(exist_ok=True)
         try:
             found[name] = SUBJECTS[name].work(given, team, place)
-        except Exception as error:
+        except Exception as error:  # the other subjects go on; this one is told
             found[name] = {"error": f"{type(error).__name__}: {error}"}
     leave()
     (folder / f"rank{team.rank}.pkl").write_bytes(pickle.dumps(found))

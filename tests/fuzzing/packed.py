@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import pickle
@@ -122,8 +123,8 @@ def npy_damaged(rng: random.Random, data: bytes) -> bytes:
     length = int.from_bytes(data[8:10], "little")
     text, rest = data[10 : 10 + length].decode("latin-1").rstrip(), data[10 + length :]
     try:
-        facts = {str(key): repr(value) for key, value in eval(text, {}).items()}  # of our own seed
-    except Exception:
+        facts = {str(key): repr(value) for key, value in ast.literal_eval(text).items()}
+    except (ValueError, SyntaxError, AttributeError):  # damaged before
         return raw.damaged(rng, data, data)
     kind = rng.randrange(6)
     if kind == 0:

@@ -6,7 +6,7 @@ import differential
 import numpy as np
 import pytest
 import torch
-from differential import RULES, Subject
+from differential import RULES, Subject, agree
 from problems import normal
 from random_networks import network, networks
 from torch import nn
@@ -24,13 +24,6 @@ SMALL = 40  # parameters
 
 subject = cache(lambda seed: Subject(network(seed)))
 small = cache(lambda seed: Subject(network(seed, most=SMALL)))
-
-
-def agree(findings):
-    found = list(findings)
-    assert found
-    failed = [f"{f.quantity}: {f.error:.1e}, allowed {f.tolerance:.0e}" for f in found if f.failed]
-    assert not failed, "; ".join(failed)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

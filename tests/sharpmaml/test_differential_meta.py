@@ -6,6 +6,7 @@ import meta_differential as checks
 import numpy as np
 import pytest
 import torch
+from differential import agree
 from torch import nn
 
 from landscape.space import ParameterSpace
@@ -16,13 +17,6 @@ from sharpmaml.models import with_primitive_norms
 from sharpmaml.tasks import NetworkTasks
 
 made = cache(lambda seed: checks.problem(seed, most=20))
-
-
-def agree(findings):
-    failed = [
-        f"{f.quantity}: {f.error:.1e}, allowed {f.tolerance:.0e}" for f in findings if f.failed
-    ]
-    assert not failed, "; ".join(failed)
 
 
 @pytest.mark.parametrize("seed", range(8))
