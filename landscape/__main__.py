@@ -1,5 +1,14 @@
-"""``python -m landscape`` is the ``landscape`` command."""
+"""The ``landscape`` command, also as ``python -m landscape``."""
 
-from landscape.cli import main
+from typing import NoReturn
 
-main()
+from landscape.interruptions import whole_process
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    whole_process("landscape.cli")
+
+
+if __name__ == "__main__":
+    main()

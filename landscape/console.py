@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
+
+from landscape import interruptions
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -24,18 +23,6 @@ DONE, BAD, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done; bad input or a result that cannot be trusted; usage; interrupted with work kept.
 
 Ended by another signal, with work kept: 128 and its number, 143 for SIGTERM."""
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end by a signal other than Ctrl-C: what keeps work on Ctrl-C keeps it then too.
-
-    Attributes:
-        number: of the signal; the exit status is 128 more.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 class Untrusted(ValueError):
@@ -55,42 +42,8 @@ def run(
         warnings.showwarning = _warn
         # What the user took upon himself is told each time, not once a process.
         warnings.filterwarnings("always", message=".* on your word")
-        with _terminable():
+        with interruptions.raised():
             return _run(app, arguments, prepare)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Raise :class:`Terminated` where SIGTERM, or SIGHUP as a terminal closes, would end the process at once."""
-    asked = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-    # Ignored ones stay so, as under nohup; only the main thread may set handlers.
-    taken = [number for number in asked if number and signal.getsignal(number) == signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        taken = []
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise Terminated(number)
-
-    try:
-        for number in taken:
-            signal.signal(number, end)
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore a second Ctrl-C: the first is being answered."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _run(app: App, arguments: Sequence[str] | None, prepare: Callable[[], None] | None) -> int:
@@ -108,9 +61,9 @@ def _run(app: App, arguments: Sequence[str] | None, prepare: Callable[[], None] 
         return _fail(error, USAGE)
     except KeyboardInterrupt as stop:
         how, status = "interrupted", INTERRUPTED
-        if isinstance(stop, Terminated):
+        if isinstance(stop, interruptions.Terminated):
             how, status = f"ended by {stop}", 128 + stop.number
-        with _undisturbed():
+        with interruptions.ignored():
             return _fail(
                 f"{how}; files written so far are kept, the same command continues them "
                 "(sharpmaml train: with --resume)",

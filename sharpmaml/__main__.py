@@ -1,5 +1,14 @@
-"""``python -m sharpmaml`` is the ``sharpmaml`` command."""
+"""The ``sharpmaml`` command, also as ``python -m sharpmaml``."""
 
-from sharpmaml.cli import main
+from typing import NoReturn
 
-main()
+from landscape.interruptions import whole_process
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    whole_process("sharpmaml.cli")
+
+
+if __name__ == "__main__":
+    main()

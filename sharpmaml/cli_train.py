@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.config import Dict, Toml
 
-from landscape import console
+from landscape import console, interruptions
 from sharpmaml.cli_settings import Settings, as_config
 from sharpmaml.config import TrainConfig
 from sharpmaml.presets import preset as settings_of
@@ -85,7 +85,7 @@ def train(
     except KeyboardInterrupt as stop:
         if ranks.leads:
             raise
-        number = stop.number if isinstance(stop, console.Terminated) else signal.SIGINT
+        number = stop.number if isinstance(stop, interruptions.Terminated) else signal.SIGINT
         raise SystemExit(128 + number) from None
     finally:
         if board is not None:

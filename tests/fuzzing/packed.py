@@ -11,6 +11,7 @@ import random
 import struct
 import zipfile
 import zlib
+from functools import cache
 
 from hostile_files import zeros
 
@@ -216,6 +217,11 @@ def pickle_damaged(rng: random.Random, data: bytes) -> bytes:
     return b"".join(pieces)
 
 
+@cache
+def _zeros(count: int) -> bytes:
+    return zlib.compress(bytes(count), 9)
+
+
 def png_damaged(rng: random.Random, data: bytes) -> bytes:
     """A picture with a chunk changed and its checksum made right again."""
     if not data.startswith(b"\x89PNG") or rng.random() < 0.3:
@@ -254,7 +260,7 @@ def png_damaged(rng: random.Random, data: bytes) -> bytes:
                 b"gAMA",
             )
         )
-        packed = zlib.compress(bytes(rng.choice((10, 1 << 16, 1 << 26))), 9)
+        packed = _zeros(rng.choice((10, 1 << 16, 1 << 26)))
         content = rng.choice(
             (
                 b"a\0\0" + packed,
