@@ -14,7 +14,7 @@ from landscape import console
 from landscape.cli_source import Flag, Source, Where, require_suffix
 
 if TYPE_CHECKING:
-    from landscape.curvature_report import Asked
+    from landscape.curvature_report import Asked, Curvature
     from landscape.operators.recording import Recording
     from landscape.parallel import Team
 
@@ -137,7 +137,7 @@ def hessian(
         source: what the loss is a loss of.
     """
     from landscape import parallel
-    from landscape.curvature_page import remarks, tables, write
+    from landscape.curvature_page import write
     from landscape.curvature_report import measure
     from landscape.operators.recording import recording
 
@@ -157,12 +157,23 @@ def hessian(
         kept = recording(journal, objective, team=team, tell=tell) if journal else nullcontext()
         with kept as record:
             found = measure(objective, spectrum.asked(checkpoint, team, record), tell)
-            if out is not None and team.leads:
-                write(found, out, checkpoint.resolve().name)
+            if (
+                team.leads
+            ):  # before the products are thrown away, of which all of it can be made again
+                if out is not None:
+                    write(found, out, checkpoint.resolve().name)
+                _print(found, json, out)
     finally:
         parallel.leave()
     if not team.leads:
         return
+    if found.doubts:
+        raise console.Untrusted(f"not converged: {'; '.join(found.doubts)}")
+
+
+def _print(found: Curvature, json: bool, out: Path | None) -> None:
+    from landscape.curvature_page import remarks, tables
+
     if json:
         console.print_json(found.document())
     else:
@@ -172,5 +183,4 @@ def hessian(
             print(sentence)
         if out is not None:
             print(f"figures: {out}")
-    if found.doubts:
-        raise console.Untrusted(f"not converged: {'; '.join(found.doubts)}")
+    sys.stdout.flush()

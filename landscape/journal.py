@@ -8,12 +8,13 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from landscape.writing import write_error
+from landscape.writing import WriteError, write_error
 
 _MAGIC = b"landscape.journal/1\n"
 _HEAD = struct.Struct("<IQI")  # length of the words, of the numbers, and their checksum
@@ -69,7 +70,8 @@ class Journal:
             self._open()
             self._write(record)
         except OSError as error:
-            self.close()  # opened again, it is cut where the last whole entry ends
+            with suppress(WriteError):
+                self.close()  # opened again, it is cut where the last whole entry ends
             raise write_error(self.path, error) from None
 
     def cut(self, count: int) -> None:
@@ -87,10 +89,17 @@ class Journal:
             raise write_error(self.path, error) from None
 
     def close(self) -> None:
-        """Leave the file as it is."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Leave the file as it is.
+
+        Raises:
+            WriteError: the disk tells only now that it has not kept what was written.
+        """
+        file, self._file = self._file, -1  # closed it is, whatever the disk says
+        try:
+            if file >= 0:
+                os.close(file)
+        except OSError as error:
+            raise write_error(self.path, error) from None
 
     def _open(self) -> None:
         if self._file >= 0:

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import struct
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,8 @@ def kept(kind: str, out: Path) -> int:
         elif path.suffix == ".html":
             text = path.read_text(encoding="utf-8")
             assert text.rstrip().endswith("</html>"), f"{path} is cut short"
+            if kind == "hessian" and not path.with_name(f"{path.name}.products").exists():
+                return sys.maxsize  # it is done: page and words were there before the products went
         elif path.suffix == ".products":
             found = max(0, _entries(path) - 1)  # the first tells the loss
         else:

@@ -204,10 +204,14 @@ def _forked(library: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     files = {name: place / name for name in ("stdout", "stderr", "log")}
     for file in files.values():
         file.write_text("")
-    began = time.monotonic()
+    begins, tells = os.pipe()
     process = os.fork()
     if process == 0:
-        _child(library, request, files)
+        _child(library, request, files, tells)
+    os.close(tells)
+    os.read(begins, 1)  # what happens before the command itself is no fault of it
+    os.close(begins)
+    began = time.monotonic()
     status = _waited(process, request["after"], request["number"], request["limit"])
     operations = files["log"].read_text().splitlines()
     return {
@@ -235,7 +239,7 @@ def _waited(process: int, after: float | None, number: int, limit: float) -> int
     return "late" if late else status
 
 
-def _child(library: Any, request: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+def _child(library: Any, request: Mapping[str, Any], files: Mapping[str, Path], tells: int) -> None:
     status = 70
     try:
         os.setsid()
@@ -257,6 +261,7 @@ def _child(library: Any, request: Mapping[str, Any], files: Mapping[str, Path]) 
         if request["clock"]:
             after, jump = request["clock"]
             library.fault_clock(ctypes.c_long(after), ctypes.c_double(jump))
+        os.close(tells)
         status = int(work(*request["arguments"], **request["named"]) or 0)
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1

@@ -139,3 +139,40 @@ def test_no_objects_are_made_from_a_file(tmp_path):
         journal.append({}, {"o": np.array([object()], dtype=object)})
         journal[0]
     assert json.dumps(TITLE)  # titles are plain
+
+
+@pytest.mark.parametrize("act", ["close", "clear", "cut"])
+def test_what_the_disk_tells_on_closing_is_one_clear_error(tmp_path, monkeypatch, act):
+    path = tmp_path / "j"
+    journal = Journal(path, TITLE)
+    journal.append({"i": 0, "x": 0.0})
+    plain = os.close
+
+    def fails(file):
+        plain(file)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fails)
+        with pytest.raises(WriteError, match="j: input/output error"):
+            journal.cut(0) if act == "cut" else getattr(journal, act)()
+    journal.close()  # nothing is closed twice
+    journal.append({"i": 0, "x": 0.0})
+    assert numbers_of(Journal(path, TITLE))[-1:] == [0]
+
+
+def test_a_full_disk_is_told_even_if_closing_fails_too(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j", TITLE)
+    journal.append({"i": 0})
+
+    def full(file, data):
+        raise OSError(28, "No space left on device")
+
+    def fails(file):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        patch.setattr(os, "close", fails)
+        with pytest.raises(WriteError, match="full"):
+            journal.append({"i": 1})
