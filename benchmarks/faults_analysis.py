@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import random
 import signal
@@ -96,9 +97,10 @@ def table(state: dict[str, dict[str, object]]) -> str:
         "other results | complaints |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for key, values in state.items():
-        kind, _, how = key.partition(" ")
-        t = Tally(**values)
+    for kind, how in itertools.product(KINDS, NAMES):
+        if f"{kind} {how}" not in state:
+            continue
+        t = Tally(**state[f"{kind} {how}"])
         rows.append(
             f"| {kind} | {NAMES[how]} | {t.faults} | {t.runs} | {t.unreadable} | {t.told_lost} | {t.begun_lost} "
             f"| {t.different} | {len(t.complaints)} |"

@@ -28,16 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import torch
 from fault_tools import Server, server
-from training_faults import (
-    MODULES,
-    RUNS,
-    Lab,
-    Tally,
-    killed,
-    killed_in_turn,
-    refused,
-    scenes,
-)
+from training_campaign import Tally, killed, killed_in_turn, refused, scenes
+from training_faults import MODULES, RUNS, Lab
 
 WAYS = {
     "time": "after a random time",

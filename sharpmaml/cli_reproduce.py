@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from landscape import console
+
 
 def reproduce(
     name: str,
@@ -57,3 +59,5 @@ def reproduce(
     )  # fmt: skip
     print("\n\n".join(answers(done.findings)))
     print(f"\nDone in {done.seconds / 60:.1f} minutes. Open {done.page}")
+    if doubts := [*done.findings.failures(), *done.findings.unconverged()]:
+        raise console.Untrusted("; ".join(doubts))

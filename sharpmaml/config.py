@@ -18,8 +18,8 @@ _COUNTS = (
     "checkpoint_every", "validate_every", "validation_episodes", "solver_steps", "ascent_every",
 )  # fmt: skip
 _AMOUNTS = (
-    "inner_rate", "meta_rate", "alpha_low", "alpha_up", "proximal", "multi_step", "tasks_at_once",
-    "clip_norm", "clip_value", "patience", "label_noise", "ascent_reuse",
+    "inner_steps", "test_steps", "inner_rate", "meta_rate", "alpha_low", "alpha_up", "proximal", "multi_step",
+    "tasks_at_once", "clip_norm", "clip_value", "patience", "label_noise", "ascent_reuse",
 )  # fmt: skip
 
 METHODS: Mapping[str, Mapping[str, Any]] = {

@@ -65,6 +65,7 @@ def run_demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
 
     Raises:
         HeldError: another demo writes the folder.
+        Untrusted: a number on the page, which is written, fails a check of its own.
         WriteError: the disk is full, or the folder cannot be written to.
     """
     try:
@@ -91,16 +92,18 @@ def _demo(out: Path, *, quick: bool, seed: int, device: str) -> Path:
     )
     _side_by_side(study, {runs / method: config for method, config in configs.items()})
     _say("Drawing the page")
-    page, tables = study.page(
+    page = study.page(
         {LABELS[method]: runs / method for method in METHODS},
         title="Is Sharp-MAML's solution flatter than MAML's?",
         recipe="sharpmaml demo"
         + (" --quick" if quick else "")
         + (f" --seed {seed}" if seed else ""),
     )
-    print("\n".join(table.to_text() for table in tables))
-    _say(f"\nDone in {time.monotonic() - began:.0f} s. Open {page}")
-    return page
+    print("\n".join(table.to_text() for table in page.tables))
+    _say(f"\nDone in {time.monotonic() - began:.0f} s. Open {page.path}")
+    if page.doubts:
+        raise console.Untrusted("; ".join(page.doubts))
+    return page.path
 
 
 def _side_by_side(study: Study, configs: dict[Path, TrainConfig]) -> None:

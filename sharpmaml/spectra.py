@@ -123,6 +123,18 @@ class Spectra:
     third: Share | None
     settings: dict[str, Any]
 
+    @property
+    def doubts(self) -> list[str]:
+        """Which of the three have not converged, and how far they came."""
+        parts: dict[str, Spectrum | AdaptedSpectra] = {
+            "before": self.initialization,
+            "adapted": self.adapted,
+            "meta": self.meta,
+        }
+        return [
+            f"eigenvalues, {name}: {of.outcome}" for name, of in parts.items() if not of.converged
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
         return dataclasses.asdict(self)

@@ -25,6 +25,21 @@ _LARGEST = 1e100  # a score; the square of more is no number
 
 
 @dataclass(frozen=True)
+class StudyPage:
+    """A page that was written.
+
+    Attributes:
+        path: the HTML file.
+        tables: those on it.
+        doubts: what of it fails a check of its own; it stands in the page's box too.
+    """
+
+    path: Path
+    tables: tuple[Table, ...]
+    doubts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Study:
     """What is measured of every run; all runs on the same episodes, tasks, directions and draws.
 
@@ -120,9 +135,7 @@ class Study:
             settings=self.settings,
         )
 
-    def page(
-        self, runs: Mapping[str, Path], *, title: str, recipe: str
-    ) -> tuple[Path, list[Table]]:
+    def page(self, runs: Mapping[str, Path], *, title: str, recipe: str) -> StudyPage:
         """Write ``out/index.html`` about runs by label; the first is what the others are held against.
 
         Args:
@@ -131,13 +144,17 @@ class Study:
             recipe: the command that makes the page, shown on it.
 
         Returns:
-            The page and its tables.
+            The page, its tables, and what of it fails a check of its own.
         """
         together = self.comparison()
         scores = {label: self.measure(label, run, into=together) for label, run in runs.items()}
         tables = [_accuracy_table(scores)]
         if self.eigenvalues is not None:
-            tables.append(table({label: self.spectra(read(run)) for label, run in runs.items()}))
+            found = {label: self.spectra(read(run)) for label, run in runs.items()}
+            tables.append(table(found))
+            together.doubts += [
+                f"{label}: {told}" for label, of in found.items() for told in of.doubts
+            ]
         page = together.write(
             self.out / "index.html",
             title=title,
@@ -146,7 +163,7 @@ class Study:
             settings={"command": recipe},
             figures=self.figures,
         )
-        return page, [*tables, *together.tables()]
+        return StudyPage(page, (*tables, *together.tables()), tuple(together.doubts))
 
     def _score(self, given: Checkpoint, split: str) -> Evaluation:
         kept = self.out / self.folder / f"scores-{given.fingerprint}-{split}-{self.seed}.json"

@@ -206,6 +206,15 @@ class Findings:
         }
         return told + sorted(reasons)
 
+    def unconverged(self) -> list[str]:
+        """Measures that have not converged, one sentence each."""
+        return [
+            f"{e.title}, {entry.name}: {entry.doubt}"
+            for e in self.protocol.experiments
+            for entry in self.ledgers[e.key]
+            if entry.doubt
+        ]
+
     def _paired(self, experiment: Experiment, method: str, pick: Any) -> Mean | None:
         base = {r.seed: pick(r) for r in self.of(experiment, self.base)}
         pairs = [

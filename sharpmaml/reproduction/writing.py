@@ -79,12 +79,7 @@ def warnings(findings: Findings) -> list[str]:
             "Training was cut short or scaled down: part of what looks like flatness may be an earlier stage of "
             "training, and the order of methods may change."
         )
-    for e in findings.protocol.experiments:
-        doubts = [
-            f"{entry.name}: {entry.doubt}" for entry in findings.ledgers[e.key] if entry.doubt
-        ]
-        told += [f"{e.title}, {doubt}" for doubt in doubts]
-    return told
+    return told + findings.unconverged()
 
 
 def document(findings: Findings) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import time
 
 import pytest
 from fault_tools import needs_shim, server
-from training_faults import RUNS, Lab, unreadable
+from run_files import unreadable
+from training_faults import RUNS, Lab
 
 from landscape import heartbeat, parallel
 from landscape.heartbeat import Heartbeat, Lost

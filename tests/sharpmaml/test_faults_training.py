@@ -11,7 +11,9 @@ import time
 
 import pytest
 from fault_tools import needs_shim, server, shim
-from training_faults import RUNS, SINE, Lab, kept, killed, refused, scenes, unreadable
+from run_files import kept, unreadable
+from training_campaign import killed, refused, scenes
+from training_faults import RUNS, SINE, Lab
 
 from landscape.writing import WriteError
 from sharpmaml import checkpoint as checkpoints

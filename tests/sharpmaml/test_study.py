@@ -1,6 +1,7 @@
 """Runs side by side on one page; what was measured once is not measured again."""
 
 import dataclasses
+import html
 import json
 
 import pytest
@@ -26,8 +27,8 @@ def runs(images_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("page")
-    page, tables = Study(out=out, **SMALL).page(runs, title="Which is flatter?", recipe="a test")
-    return out, page, tables
+    page = Study(out=out, **SMALL).page(runs, title="Which is flatter?", recipe="a test")
+    return out, page.path, page.tables
 
 
 def test_page(made):
@@ -60,7 +61,7 @@ def test_nothing_is_measured_twice(made, runs, monkeypatch):
     monkeypatch.setattr("landscape.compare.sharpness", again)
     monkeypatch.setattr("sharpmaml.objective.MetaObjective.hvp", again)
     before = page.stat().st_mtime_ns
-    _, same = Study(out=out, **SMALL).page(runs, title="Which is flatter?", recipe="a test")
+    same = Study(out=out, **SMALL).page(runs, title="Which is flatter?", recipe="a test").tables
     assert [t.to_text() for t in same] == [
         t.to_text() for t in tables
     ] and page.stat().st_mtime_ns > before
@@ -94,3 +95,29 @@ def test_demo_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "demo/index.html").stat().st_size > 1e6
     assert "Sharp-MAML up" in out and "λ max" in out
     assert "Training" in err and "training, loss" in err and "Done in" in err
+
+
+def test_numbers_that_have_not_converged_are_told(runs, tmp_path):
+    hard = {**SMALL, "points": 0, "settings": {"lambda_max": {"tol": 1e-30}}}
+    asked = Study(out=tmp_path, **hard, eigenvalues={"k": 1, "tol": 1e-30, "probes": 2})
+    page = asked.page({"MAML": runs["MAML"]}, title="Unconverged", recipe="a test")
+    text = page.path.read_text()
+    for start in (
+        "MAML, train episodes: ",
+        "MAML: eigenvalues, meta: ",
+        "MAML: eigenvalues, adapted: ",
+    ):
+        told = [doubt for doubt in page.doubts if doubt.startswith(start)]
+        assert told and html.escape(told[0], quote=False) in text
+
+
+@pytest.mark.parametrize("doubts, status", [((), 0), (("MAML: bad", "Sharp-MAML up: worse"), 1)])
+def test_demo_ends_as_its_page_says(tmp_path, monkeypatch, capsys, doubts, status):
+    monkeypatch.setattr(demo, "_side_by_side", lambda *_: None)
+    written = study.StudyPage(tmp_path / "index.html", (), doubts)
+    monkeypatch.setattr(study.Study, "page", lambda *_, **__: written)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["demo", "--quick", "--out", str(tmp_path / "demo")])
+    err = capsys.readouterr().err
+    assert stopped.value.code == status and str(written.path) in err
+    assert ("error: MAML: bad; Sharp-MAML up: worse" in err.splitlines()) == bool(status)

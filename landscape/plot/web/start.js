@@ -116,13 +116,16 @@ async function start() {
   tables();
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   window.addEventListener("beforeprint", () => figures.forEach((figure) => figure.ensure()));
-  let waiting = null;
+  let waiting = null, looked = null;
   window.addEventListener("resize", () => {
     clearTimeout(waiting);
+    if (!looked) during(new Promise((next) => { looked = next; }));
     waiting = setTimeout(() => {
       for (const figure of figures.values()) {
         if (figure.fit() && figure.drawn) during(Plotly.relayout(figure.element, structuredClone(figure.arrangement.layout)));
       }
+      looked();
+      looked = null;
     }, 120);
   });
 }

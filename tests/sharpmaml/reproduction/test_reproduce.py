@@ -22,6 +22,7 @@ from sharpmaml.reproduction.relation import task_values
 from sharpmaml.reproduction.results import Gain
 from sharpmaml.reproduction.statistics import Mean
 from sharpmaml.reproduction.tables import costs, scores, why_no_published
+from sharpmaml.reproduction.writing import warnings
 
 METHODS = ("maml", "sharp-up")
 DEPTH = Depth("tiny", 2, False, 6, 3, 3, episodes=5, condition_episodes=4, probes=2)
@@ -299,6 +300,36 @@ def test_the_command_fails_in_one_line(tmp_path, capsys, words, said):
         cli.main(["reproduce", *words, "--out", str(tmp_path / "out"), "--quiet"])
     err = capsys.readouterr().err
     assert stopped.value.code == 1 and said in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["nothing", "failed", "left out", "unconverged"])
+def test_the_command_ends_as_the_page_says(made, tmp_path, monkeypatch, capsys, what):
+    done = made[1]
+    first = done.findings.runs[0]
+    changed = {
+        "failed": {"failure": "the loss is not finite"},
+        "left out": {"skipped": {"trace": "the hessian fails its test"}},
+    }.get(what, {})
+    runs = (dataclasses.replace(first, **changed), *done.findings.runs[1:])
+    findings = dataclasses.replace(done.findings, runs=runs)
+    if what == "unconverged":
+        entry = dataclasses.replace(findings.ledgers[KEY][0], doubt="residual 0.1")
+        findings.ledgers[KEY][:] = [entry]
+    told = {
+        "failed": "the loss is not finite", "left out": "left out: the hessian fails its test",
+        "unconverged": "residual 0.1",
+    }.get(what)  # fmt: skip
+    assert told is None or any(told in line for line in warnings(findings))
+    monkeypatch.setattr(
+        "sharpmaml.reproduction.reproduce",
+        lambda *_, **__: dataclasses.replace(done, findings=findings),
+    )
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["reproduce", "sinusoid", "--out", str(tmp_path / "out"), "--quiet"])
+    out, err = capsys.readouterr()
+    assert str(done.page) in out
+    assert stopped.value.code == (0 if told is None else 1)
+    assert told is None or (err.startswith("error: ") and told in err)
 
 
 def test_a_damaged_plan_is_one_line(tmp_path):
