@@ -121,8 +121,10 @@ def machine() -> str:
     )
 
 
-def page(state: Path) -> str:
-    """What is kept, as Markdown."""
+def page(state: Path, before: str) -> str:
+    """What is kept, as Markdown, and what stood on the page ``before`` of parts that are not."""
+    sections = [section.partition("\n") for section in before.split("\n## ")[1:]]
+    stood = {title: text.strip("\n") for title, _, text in sections}
     lines = [
         "# Reliability", "",
         "What the toolkit does when it is killed, starved, fed damaged files, and asked twice; and "
@@ -134,6 +136,7 @@ def page(state: Path) -> str:
     for part in PARTS:
         kept = state / f"{part.name}.json"
         if not kept.exists():
+            lines += [f"## {part.title}", "", stood[part.title], ""] if part.title in stood else []
             continue
         found = json.loads(kept.read_text())
         words = f"`{found['command']}`, {found['date']}, {found['machine']}."
@@ -154,7 +157,8 @@ def main() -> int:
     asked.state.mkdir(parents=True, exist_ok=True)
     chosen = [p for p in PARTS if asked.only is None or p.name in asked.only]
     well = [measured(part, asked.state, asked.full) for part in chosen]
-    asked.out.write_text(page(asked.state), encoding="utf-8")
+    before = asked.out.read_text(encoding="utf-8") if asked.out.exists() else ""
+    asked.out.write_text(page(asked.state, before), encoding="utf-8")
     return int(not all(well))
 
 

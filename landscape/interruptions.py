@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -29,8 +29,8 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
-def whole_process(module: str) -> NoReturn:
-    """Run ``main()`` of a module as all that the process does.
+def whole_process(module: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run ``main(arguments)`` of a module as all that the process does.
 
     Ctrl-C before it is one line too. After it, while the interpreter ends, requests change nothing any more: what
     was asked for is done, or answered.
@@ -41,7 +41,7 @@ def whole_process(module: str) -> NoReturn:
         print("error: interrupted before anything was done", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     try:
-        main()
+        main(arguments)
     finally:
         for number in _asking():
             signal.signal(number, signal.SIG_IGN)

@@ -97,7 +97,7 @@ class Campaign:
         alone = self.run()
         assert alone.status == 0, alone.stderr
         self.operations, self.seconds = alone.seen, alone.seconds
-        self.units = fault_runs.counted(self.counter)[0]
+        self.units = self.begun
         self.expected = fault_runs.results(kind, self.out, alone.stdout)
         self.target = self.out / _FILES[kind]
 
@@ -147,8 +147,8 @@ class Campaign:
         self.clean()
         found = Tally(runs=1)
         ended = self.run(after=draw.uniform(0.0, self.seconds), number=number)
-        if ended.status == 0:
-            found.untouched += 1
+        if ended.status == 0 or (ended.status == -number and not self.begun):
+            found.untouched += 1  # over already, or before the process could listen
         else:
             found.faults += 1
             name = signal.Signals(number).name
@@ -199,6 +199,11 @@ class Campaign:
             found.complaints.append(f"clock: {ended.status}, {ended.lines[-3:]}")
         self._resumed(found, f"clock by {jump}")
         return found
+
+    @property
+    def begun(self) -> int:
+        """Units of work that the last run began."""
+        return fault_runs.counted(self.counter)[0]
 
     def clean(self) -> None:
         """An empty folder for the next run."""

@@ -16,7 +16,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _PAIR = struct.Struct("<qqq")
 _DATES = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
@@ -54,7 +54,7 @@ def counted(path: Path) -> tuple[int, int, int]:
     return _PAIR.unpack(data) if len(data) == _PAIR.size else (0, 0, -1)
 
 
-def command(arguments: list[str], counter: str, act: str = "") -> int:
+def command(arguments: list[str], counter: str, act: str = "") -> NoReturn:
     """One of `landscape`'s commands, its work counted.
 
     Args:
@@ -63,7 +63,8 @@ def command(arguments: list[str], counter: str, act: str = "") -> int:
         act: ``remove file`` or ``remove folder``: what goes when a few units are done; ``kill N SECONDS``: the
             process is killed so long after it has begun its N-th unit.
     """
-    from landscape import cli, console
+    from landscape import console
+    from landscape.interruptions import whole_process
     from landscape.operators.recording import Recording
     from landscape.operators.summed import PartsOperator
     from landscape.sharpness import running
@@ -106,7 +107,7 @@ def command(arguments: list[str], counter: str, act: str = "") -> int:
     Recording.keep = counted_keep  # type: ignore[method-assign]
     PartsOperator._products = counted_products  # type: ignore[method-assign]
     running._Run.measure = counted_measure  # type: ignore[method-assign]
-    return console.run(cli.app, arguments)
+    whole_process("landscape.cli", arguments)
 
 
 def _remove(target: Path, act: str) -> None:

@@ -145,7 +145,7 @@ class Asking(types.ModuleType):
         {before}
         return work
 
-def work():
+def work(arguments):
     print("worked", flush=True)
 
 class Ends:
