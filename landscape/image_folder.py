@@ -56,7 +56,10 @@ def pixels(pictures: Sequence[Path], size: int | None) -> NDArray[np.uint8]:
     for path, image in zip(pictures, opened, strict=True):
         converted = decoding.converted(image, mode)
         if size is not None:
-            converted = _middle(converted, size)
+            try:
+                converted = _middle(converted, size)
+            except ValueError as error:
+                raise ValueError(f"{printable(path, 300)}: {error}") from None
         arrays.append(np.asarray(converted).reshape(converted.height, converted.width, -1))
         if arrays[-1].shape != arrays[0].shape:
             raise ValueError(
@@ -80,6 +83,11 @@ def _opened(path: Path) -> Image.Image:
 def _middle(image: Image.Image, size: int) -> Image.Image:
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
+    if width * height > decoding.PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} is too far from a square: with a shorter side of {size} it would be "
+            f"{width} x {height}, over {decoding.PIXELS} pixels"
+        )
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
     return resized.crop((left, top, left + size, top + size))

@@ -74,7 +74,7 @@ def standardized(x: Tensor, numbers: str) -> tuple[Tensor, str]:
         return x, "none"
     if not x.is_floating_point() or x.dim() < 2 or x.shape[1] != len(mean):
         raise ValueError(
-            f"--standardize {numbers} is for {len(mean)} channels: the data are "
+            f"--standardize {printable(numbers)} is for {len(mean)} channels: the data are "
             f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"
         )
     shape = (-1, *(1 for _ in x.shape[2:]))

@@ -18,12 +18,17 @@ _ENTRIES = 10_000  # that are looked through for weights
 _NOT_WEIGHTS = ("optim", "opt", "scaler", "sched", "hyper", "hparams", "args", "rng", "callbacks")
 
 
+def _name(key: Any) -> str:
+    # A file may use whole tensors and storages as keys: their texts are long, and come with warnings.
+    return str(key) if isinstance(key, str | int | float) else f"<{type(key).__name__}>"
+
+
 def entries(content: Any) -> list[tuple[str, Any]]:
     """Names and values of a mapping or list, whatever the file made of its methods."""
     if isinstance(content, dict):
-        return [(str(key), value) for key, value in dict.items(content)]
+        return [(_name(key), value) for key, value in dict.items(content)]
     if isinstance(content, Mapping):
-        return [(str(key), content[key]) for key in content]
+        return [(_name(key), content[key]) for key in content]
     if isinstance(content, list | tuple):
         return [(str(i), value) for i, value in enumerate(content)]
     return []

@@ -125,7 +125,14 @@ def npy_damaged(rng: random.Random, data: bytes) -> bytes:
     text, rest = data[10 : 10 + length].decode("latin-1").rstrip(), data[10 + length :]
     try:
         facts = {str(key): repr(value) for key, value in ast.literal_eval(text).items()}
-    except (ValueError, SyntaxError, AttributeError):  # damaged before
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        AttributeError,
+        MemoryError,
+        RecursionError,
+    ):  # damaged before
         return raw.damaged(rng, data, data)
     kind = rng.randrange(6)
     if kind == 0:
@@ -231,6 +238,8 @@ def png_damaged(rng: random.Random, data: bytes) -> bytes:
         size = int.from_bytes(data[at : at + 4], "big")
         chunks.append([data[at + 4 : at + 8], data[at + 8 : at + 8 + size]])
         at += 12 + size
+    if not chunks:
+        return raw.damaged(rng, data, data)
     one = rng.choice(chunks)
     kind = rng.randrange(6)
     if kind == 0:

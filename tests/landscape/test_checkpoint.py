@@ -163,6 +163,13 @@ def test_files_without_named_tensors(tmp_path, content):
     assert "no tensors by name" in refusal(tmp_path / "w.pt")
 
 
+@pytest.mark.filterwarnings("error")
+def test_keys_that_are_no_names_are_named_by_their_type(tmp_path):
+    torch.save({torch.ones(2): 1, "epoch": 3, 7: 2}, tmp_path / "w.pt")
+    said = refusal(tmp_path / "w.pt")
+    assert "no tensors by name (found '<Tensor>', 'epoch', '7')" in said
+
+
 def test_a_file_that_holds_itself(tmp_path):
     knot = {}
     knot["model"] = knot

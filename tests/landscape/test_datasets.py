@@ -223,6 +223,21 @@ def test_pictures_are_resized_by_the_shorter_side_and_cut_in_the_middle(place):
     assert "--image-size is 0" in refusal("set", image_size=0)
 
 
+def test_a_picture_far_from_a_square_is_not_blown_up(place):
+    pictures(place / "set", ((8, 8), (20_000, 1)))
+    said = refusal("set", image_size=64)
+    assert (
+        "1.png: 20000 x 1 is too far from a square: with a shorter side of 64 it would be 1280000 x 64"
+        in said
+    )
+
+
+def test_control_characters_of_standardize_are_not_printed():
+    with pytest.raises(ValueError, match="is for 1 channels") as caught:
+        pixels.standardized(torch.ones(1, 3, 2, 2), "0.\x1f0.25")
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("damage", ["text", "truncated", "deep", "none", "no_class"])
 def test_pictures_that_cannot_be_read(place, damage):
     pictures(place / "set")

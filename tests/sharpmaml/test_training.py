@@ -195,3 +195,9 @@ def test_images_need_a_network_for_images(tmp_path):
         training.train(dataclasses.replace(SINE, model="conv4"), tmp_path / "run")
     training.train(dataclasses.replace(IMAGES, model="mlp", iterations=1), tmp_path / "mlp")
     assert checkpoints.read(tmp_path / "mlp").meta["model"]["factory"] == "mlp"
+
+
+@pytest.mark.parametrize("name", ["inner_steps", "test_steps", "inner_rate", "patience"])
+def test_amounts_cannot_be_negative(name):
+    with pytest.raises(ValueError, match=f"^{name} is -1: expected at least 0$"):
+        dataclasses.replace(SINE, **{name: -1})

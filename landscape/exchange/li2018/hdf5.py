@@ -81,7 +81,10 @@ def numbers(group: Any, name: str, limit: int) -> Array:
     found = dataset(group, name)
     if found.shape is None or not 0 < found.size <= limit:
         raise ValueError(f"{name!r} has {found.size} entries: expected 1 to {limit}")
-    return np.asarray(found[()], np.float64)
+    with np.errstate(
+        over="ignore"
+    ):  # of wider floats: infinite then, which is told as that of any loss
+        return np.asarray(found[()], np.float64)
 
 
 def words(file: Any, name: str) -> str:

@@ -267,3 +267,15 @@ def test_names_of_fixed_length_are_read_and_damaged_ones_left_out(tmp_path):
     for place in (heap, heap + 16):  # its signature, and the number of its first object
         path.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
         assert read_surface(path).attrs["normalize"] == ""
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_wider_than_ours_become_infinite(tmp_path):
+    reference_file(tmp_path / "s.h5", [-1.0, 0.0, 1.0])
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        wide = file["train_loss"][()].astype(np.longdouble)
+        wide[0] = np.longdouble("1e400")
+        del file["train_loss"]
+        file["train_loss"] = wide
+    found = read_surface(tmp_path / "s.h5")["loss"].values
+    assert np.isinf(found).sum() == 1 and np.isfinite(found).sum() == 2
