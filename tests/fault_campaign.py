@@ -147,8 +147,9 @@ class Campaign:
         self.clean()
         found = Tally(runs=1)
         ended = self.run(after=draw.uniform(0.0, self.seconds), number=number)
-        if ended.status == 0 or (ended.status == -number and not self.begun):
-            found.untouched += 1  # over already, or before the process could listen
+        early = ended.status == -number or f"{fault_runs.__name__}.py" in ended.stderr
+        if ended.status == 0 or (early and not self.begun):
+            found.untouched += 1  # over already, or sent before the command itself had begun
         else:
             found.faults += 1
             name = signal.Signals(number).name
@@ -222,7 +223,7 @@ class Campaign:
         begun, told, _ = fault_runs.counted(self.counter)
         after = self._kept(found)
         found.told_lost = max(found.told_lost, told - after)
-        if not told_only:
+        if not told_only and before <= self.units:  # else: it was done, and is made anew
             found.begun_lost = max(found.begun_lost, before + begun - after)
 
     def _resumed(self, found: Tally, what: str) -> None:

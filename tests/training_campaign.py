@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
@@ -165,6 +166,9 @@ def scenes(lab: Lab) -> dict[str, dict[str, Any]]:
             wrong += lab.unlike(out, saved) if again.status == 0 else [again.stderr]
         said = f"status {ended.status}" + f": {ended.stderr.strip()}".rstrip(": ")
         said = said.replace(f"{lab.folder}/", "")
+        said = re.sub(
+            r"process \d+ on .*\): wait", "process N on HOST since WHEN (COMMAND): wait", said
+        )
         found[what] = {"said": said, "right": not wrong, "wrong": wrong}
 
     saves = [i for i, what in enumerate(lab.ended.operations, 1) if "checkpoints/.step" in what]
