@@ -47,6 +47,13 @@ PARTS = (
         ("--count", "12"), ("--count", "200", "--turns"),
     ),
     Part(
+        "ranks", "Ranks of torchrun",
+        "One rank is killed or stopped in the middle of a training or of a surface. The others end with "
+        "one line; the same command continues. A stopped rank counts as lost after 30 s; torchrun then "
+        "waits 30 s more before it kills it.",
+        (), (),
+    ),
+    Part(
         "analysis", "Surfaces, Hessians, sharpness",
         "The commands `landscape surface` (all points, and refined), `hessian` and `sharpness`. "
         "*Told and lost* is work that "

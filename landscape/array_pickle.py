@@ -206,12 +206,16 @@ class _Machine:
 
 
 def _dtype_text(text: Any) -> str:
-    return text.decode("latin-1") if isinstance(text, bytes) else str(text)
+    if not isinstance(text, bytes | str):
+        raise _Refused(
+            "it names a kind of numbers by what is no text"
+        )  # whose text may have no end
+    return text.decode("latin-1") if isinstance(text, bytes) else text
 
 
 def _array(shape: Any, dtype: Any, data: Any, fortran: bool) -> NDArray[Any]:
     if not isinstance(dtype, _Unmade) or not _DTYPE.fullmatch(dtype.text):
-        kind = repr(getattr(dtype, "text", dtype))[:30]
+        kind = repr(getattr(dtype, "text", type(dtype).__name__))[:30]
         raise _Refused(f"it holds an array of {kind}, which are no plain numbers")
     if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise _Refused("it holds an array of an impossible shape")
@@ -224,7 +228,7 @@ def _array(shape: Any, dtype: Any, data: Any, fortran: bool) -> NDArray[Any]:
 
 def _encoded(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"it encodes text as {encoding!r:.20}")
+        raise _Refused("it encodes text as other than latin-1")
     return text.encode("latin-1")
 
 

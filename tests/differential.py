@@ -320,12 +320,19 @@ def moments(
 ) -> Iterator[Finding]:
     """``Σ τ θ^k = qᵀ A^k q`` for every probe of the density, with ``A`` the naive Hessian without its outliers."""
     n, seed = len(eigenvalues), subject.case.seed
-    found = landscape.density(operator, steps=6, probes=2, seed=seed, outliers=min(2, n - 1))
+    found = landscape.density(operator, steps=n, probes=2, seed=seed, outliers=min(2, n - 1))
     order = np.argsort(-np.abs(eigenvalues))[: len(found.outliers)]
     yield Finding(
         "density, outliers",
         relative(np.abs(found.outliers), np.abs(eigenvalues[order]), subject.size),
         1e-3,
+    )
+    found = landscape.density(operator, steps=6, probes=2, seed=seed, outliers=min(2, n - 1))
+    away = np.abs(found.outliers[:, None] - eigenvalues[None]).min(1, initial=np.inf)
+    yield Finding(
+        "density, outliers of few steps, beyond their residuals",
+        float(np.maximum(away - found.residuals, 0.0).max(initial=0.0)) / subject.size,
+        1e-7,
     )
     found = landscape.density(operator, steps=6, probes=2, seed=seed, outliers=0)
     for i, (nodes, shares) in enumerate(zip(found.nodes, found.weights, strict=True)):

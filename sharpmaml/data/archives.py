@@ -27,4 +27,7 @@ def content(archive: zipfile.ZipFile, name: str) -> bytes:
         raise ValueError(f"{info.compress_size} packed bytes, more than the archive has")
     if info.compress_type not in _METHODS:
         raise ValueError(f"it is packed with method {info.compress_type}, expected deflate or none")
-    return archive.read(info)
+    with archive.open(info) as member:
+        return member.read(
+            info.file_size
+        )  # all of it at once would unpack more than it claims to have

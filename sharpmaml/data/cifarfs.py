@@ -169,7 +169,10 @@ def _pickled(path: Path, split: str, size: int) -> list[PhotoClass]:
 
 def _official(files: list[Path], where: dict[str, str], size: int) -> list[PhotoClass]:
     meta, *parts = (_dictionary(path) for path in files)
-    names = [_text(name) for name in meta.get("fine_label_names", ())]
+    found = meta.get("fine_label_names", ())
+    if not isinstance(found, list | tuple) or not all(isinstance(n, str | bytes) for n in found):
+        raise unusable(files[0], "its fine_label_names are no list of texts")
+    names = [_text(name) for name in found]
     missing = [name for name in where if name not in names]
     if missing:
         raise unusable(files[0], f"it has no class {missing[0]}, which the lists name")

@@ -202,6 +202,11 @@ def _build(published: Published | str, layout: Layout, size: int, channels: int)
             f"{name}: split {empty[0]!r} has no classes in {layout.source} of {layout.place}"
         )
     count = min(c.count for c in classes)
+    if not count:
+        bare = next(c.name for c in classes if not c.count)
+        raise DataError(
+            f"{name}: class {printable(bare)!r} has no images in {layout.source} of {layout.place}"
+        )
     images = np.empty((len(classes), count, channels, size, size), dtype=np.uint8)
     for row, one in zip(images, classes, strict=True):
         row[:] = one.read(count)

@@ -172,3 +172,19 @@ def test_instructions_are_counted(read, monkeypatch):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="nothing.pkl"):
         read_array_pickle(tmp_path / "nothing.pkl")
+
+
+class NestedDtype:
+    """Pickled as a dtype whose byte order is a tuple that takes for ever to write out."""
+
+    def __reduce__(self):
+        order = ()
+        for _ in range(60):
+            order = (order, order)
+        return np.dtype, ("u1", False, True), (3, order, None, None, None, -1, -1, 0)
+
+
+def test_texts_without_end_are_not_written_out(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"image_data": NestedDtype()}, 2))
+    with pytest.raises(DataError, match="what is no text"):
+        read_array_pickle(tmp_path / "x.pkl")

@@ -162,3 +162,24 @@ def test_a_list_may_not_name_unknown_classes(roots, tmp_path):
     root = shutil.copytree(roots["official"], tmp_path / "o")
     (root / "splits" / "bertinetto" / "val.txt").write_text("n03\nn99\n")
     raises("meta cannot be used .*no class n99", root)
+
+
+@pytest.mark.parametrize("kind", ["tuples", "number"])
+def test_names_of_classes_are_texts(roots, tmp_path, kind):
+    names = ()
+    for _ in range(60):  # its text would have 2 ** 60 pairs of brackets
+        names = (names, names)
+    root = shutil.copytree(roots["official"], tmp_path / "o")
+    stored = {b"fine_label_names": [names] if kind == "tuples" else 7}
+    (root / "cifar-100-python" / "meta").write_bytes(pickle.dumps(stored, 2))
+    raises("fine_label_names are no list of texts", root)
+
+
+def test_a_class_without_images_is_named(roots, tmp_path):
+    root = shutil.copytree(roots["official"], tmp_path / "o")
+    for part in ("train", "test"):
+        file = root / "cifar-100-python" / part
+        stored = pickle.loads(file.read_bytes())
+        stored[b"fine_labels"] = [1 for _ in stored[b"fine_labels"]]
+        file.write_bytes(pickle.dumps(stored, 2))
+    raises("class .* has no images", root)
