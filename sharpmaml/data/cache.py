@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import platformdirs
 
 from landscape import json_text
 from landscape.npz import Npz
+from landscape.writing import replacing
 from sharpmaml.data.episodes import SPLITS
 from sharpmaml.data.images import ImageSet, image_set
 
@@ -97,13 +97,6 @@ def _write(path: Path, made: ImageSet, compress: bool) -> None:
         **{f"split_{split}": made.splits[split] for split in SPLITS},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Under a temporary name until complete: a reader in another process never sees half a file.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            save = np.savez_compressed if compress else np.savez
-            save(stream, allow_pickle=False, **arrays)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    save = np.savez_compressed if compress else np.savez
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        save(stream, allow_pickle=False, **arrays)

@@ -1,3 +1,5 @@
+import socket
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,12 @@ def test_strokes_are_kept(folder):
     load_strokes(alphabets=3, difficulty=1)
     load_strokes(alphabets=3, difficulty=1.0)
     assert len(list(folder.iterdir())) == 2
+
+
+def test_what_a_killed_process_left_is_removed(folder, strokes):
+    path = cache_path("strokes", KEY)
+    path.parent.mkdir()
+    left = path.with_name(f".{path.name}.{socket.gethostname()}-{2**22 + 1}.tmp")
+    left.write_bytes(b"half a file")
+    cached("strokes", KEY, lambda: strokes)
+    assert list(folder.iterdir()) == [path]
