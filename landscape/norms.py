@@ -67,25 +67,18 @@ def native_norms(model: nn.Module, order: int = 3) -> list[str]:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy in which no module writes into its input.
-
-    A dropout that is off hands on its very input; what comes after it in place then spoils what the layer before it
-    keeps for its derivative.
+    """A deep copy.
 
     Raises:
         ValueError: torch cannot copy it: the older ``torch.nn.utils.weight_norm`` keeps a weight with its graph.
     """
     try:
-        made = copy.deepcopy(model)
+        return copy.deepcopy(model)
     except RuntimeError as error:
         raise ValueError(
             f"{type(model).__name__} cannot be copied: {' '.join(str(error).split()[:14])} ...; call it once under "
             "torch.no_grad() first, or use torch.nn.utils.parametrizations.weight_norm"
         ) from None
-    for module in made.modules():
-        if type(module).__module__.startswith("torch.nn.") and getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
-    return made
 
 
 def native_weight_norms(model: nn.Module) -> list[str]:

@@ -191,6 +191,9 @@ def _stages(
         ):
             if isinstance(made, nn.ReLU | nn.ReLU6) and flag(draw, 0.3):
                 continue
+            if stages and isinstance(stages[-1], nn.modules.dropout._DropoutNd):
+                # A dropout that is off hands on its input: torch cannot differentiate what is then changed in place.
+                made.inplace = False
             try:
                 with torch.no_grad():
                     x = made.double().eval()(x.double())

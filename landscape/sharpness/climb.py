@@ -28,7 +28,7 @@ class Ball:
         norm = length(slope)
         return slope * (rho / norm) if norm > 0 else torch.zeros_like(slope)
 
-    def within(self, u: Tensor, rho: float, outward: bool) -> Tensor:
+    def within(self, u: Tensor, rho: float, outward: bool = False) -> Tensor:
         """The nearest point of the ball; with ``outward``, of its sphere (a box keeps its inside)."""
         if self.box:
             return u.clamp(-rho, rho)
@@ -65,11 +65,14 @@ def climb(look: Callable[[Tensor], Spot], ball: Ball, rho: float, steps: int, st
     conditional gradient with steps of length 1, which never loses height where the loss is convex, and is
     power iteration where it is quadratic. The last few targets are mixed to make the fixed point come
     sooner (Anderson 1965; type II of Walker & Ni 2011). Where a step does not gain, the next ones go from
-    the best place only a part of the way to its target. The search stalls when two steps gain less than a
-    part ``0.1/steps`` of the rise, so that all of its steps at that pace would have added less than a tenth.
+    the best place ``u`` only a part of the way: in a box to its target, in a ball to the point of it nearest
+    to ``u + g / σ``, with ``σ`` the curvature that the lost step has shown (projected gradients; on the sphere,
+    power iteration with a shift), halved with every gain. The search stalls when two steps gain less than a
+    part ``0.1/steps`` of the rise (after one that does not gain: what the slope promises of the next), so that
+    all of its steps at that pace would have added less than a tenth.
     """
     best, target = start, ball.farthest(start.slope, rho)
-    place, part, mixed, quiet, seen = target, 1.0, False, 0, 0.0
+    place, part, shift, mixed, quiet, seen = target, 1.0, 0.0, False, 0, 0.0
     past: list[tuple[Tensor, Tensor]] = []  # targets, and the way to them
     for _ in range(steps):
         here = look(place)
@@ -85,22 +88,37 @@ def climb(look: Callable[[Tensor], Spot], ball: Ball, rho: float, steps: int, st
         failed_mix = mixed and gain <= 0
         if gain > 0:
             best, target, part = here, goal, min(1.0, 2 * part)
+            shift = shift / 2 if shift * rho > length(best.slope) / 4 else 0.0
         elif not failed_mix:
             part /= 2
-        if known and best.rise > 0 and not failed_mix:
-            quiet = quiet + 1 if gain < 0.1 / steps * best.rise else 0
-        mixed = gain > 0 and part == 1 and len(past) > 1 and not ball.box
+            shift = max(2 * shift, _curvature(best, place, gain))
+        mixed = gain > 0 and shift == 0 and len(past) > 1 and not ball.box
         if mixed:
             place = ball.within(_mix(past), rho, outward=True)
         elif ball.box and part == 0.5 and known:
             # The targets are corners, and the search hops between two: their mean slope decides.
             place = ball.farthest(best.slope + here.slope, rho)
+        elif ball.box:
+            place = best.u + part * (target - best.u)
         else:
-            outward = float(best.slope @ best.u) > 0
-            place = ball.within(best.u + part * (target - best.u), rho, outward)
+            place = ball.within(best.u + best.slope / shift, rho) if shift else target
+        if known and best.rise > 0 and not failed_mix:
+            worth = gain if gain > 0 or ball.box else float(best.slope @ (place - best.u))
+            quiet = quiet + 1 if worth < 0.1 / steps * best.rise else 0
         if quiet == 2 or not bool(target.any()):
             return Top(best, place, True, seen)
     return Top(best, place, False, seen)
+
+
+def _curvature(best: Spot, place: Tensor, gain: float) -> float:
+    """Of the way from the best place to one that is lower, downwards; of an unknown height, twice the slope's."""
+    way = place - best.u
+    far = length(way)
+    if far == 0:
+        return 0.0
+    if gain == -math.inf:
+        return 2 * length(best.slope) / far
+    return max(2 * (float(best.slope @ way) - gain) / far**2, 0.0)
 
 
 def _mix(past: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -53,6 +53,9 @@ CONDITIONS: Mapping[str, Conditions] = {
 }
 """The columns of the table; all are compared with one process of one thread."""
 
+TOLERANCE = 1e-3
+"""Of a number that is promised to rounding: float32 in, searches to 0.1 % in between."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -63,12 +66,14 @@ class Subject:
         exact: conditions under which the bits are promised to be the same, ``"again"`` among them always.
         near: conditions under which the numbers are promised to a tolerance.
         main: parts of the names of the numbers that a reader looks at, for the size of a difference.
+        tolerance: of the numbers that are near.
     """
 
     work: Work
     exact: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
     main: tuple[str, ...] = ("",)
+    tolerance: float = TOLERANCE
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -78,8 +83,6 @@ class Subject:
 
 SUBJECTS: dict[str, Subject] = {}
 RANKS = ("2 ranks", "3 ranks")
-TOLERANCE = 1e-3
-"""Of a number that is promised to rounding: float32 in, searches to 0.1 % in between."""
 
 
 class Stop(Exception):
@@ -181,7 +184,7 @@ def verdict(subject: Subject, condition: str, one: Numbers, other: Numbers) -> t
     size, name = difference(one, other, subject.main)
     text = f"{size:.0e}" if math.isfinite(size) else f"other {name}"
     if condition in subject.near:
-        return text, size <= TOLERANCE
+        return text, size <= subject.tolerance
     return f"{text} (promised: same bits; {where})", False
 
 

@@ -187,7 +187,10 @@ def test_bars_on_a_terminal(capsys, monkeypatch):
     ],
 )
 def test_signals_end_with_their_status_and_let_work_be_kept(capsys, number, status, begins):
+    """Also where the suite itself runs under ``nohup``, which has SIGHUP ignored."""
     kept = []
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    given = signal.signal(number, usual)
 
     def go():
         try:
@@ -197,10 +200,14 @@ def test_signals_end_with_their_status_and_let_work_be_kept(capsys, number, stat
             kept.append(True)
 
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    assert status_of(go) == status
+    try:
+        assert status_of(go) == status
+    finally:
+        after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+        signal.signal(number, given)
     assert kept == [True]
     assert one_line(capsys).startswith(begins)
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    assert after == before
 
 
 def test_a_signal_that_is_ignored_stays_so():

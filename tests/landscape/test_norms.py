@@ -328,21 +328,3 @@ def test_double_has_no_reduced_precision():
     exact = DataObjective(conv_net(), batches())
     assert half.settings["precision"] == "float64"
     assert float(half.value(half.theta)) == pytest.approx(float(exact.value(half.theta)), rel=1e-6)
-
-
-def test_layers_that_write_into_their_input_do_so_in_no_copy():
-    """With a dropout that is off, torch itself cannot differentiate what it differentiates in training."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(3, 4), nn.Tanh(), nn.Dropout(), nn.ReLU(inplace=True), nn.Linear(4, 2)
-    ).double()
-    plain = copy.deepcopy(model)
-    plain[3].inplace = False
-    x, y = normal(5, 3), torch.tensor([0, 1, 1, 0, 1])
-    found, expected = (
-        DataObjective(m, (x, y), nn.functional.cross_entropy) for m in (model, plain)
-    )
-    assert torch.equal(found.gradient(found.theta), expected.gradient(expected.theta))
-    v = torch.ones_like(found.theta)
-    assert torch.equal(found.hvp(found.theta, v), expected.hvp(expected.theta, v))
-    assert model[3].inplace  # the user's is as it was
