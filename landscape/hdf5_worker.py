@@ -168,16 +168,16 @@ def allow(seconds: int, memory: int) -> None:
 def main() -> None:
     """Answer requests until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
-    for line in requests:
-        told, arrays = answer(json.loads(line))
-        told["arrays"] = [array.nbytes for array in arrays]
-        head = json.dumps(told).encode("utf-8")
-        answers.write(struct.pack("<Q", len(head)) + head)
-        for array in arrays:
-            answers.write(array.reshape(-1).view(np.uint8).data if array.nbytes else b"")
-        answers.flush()
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # what a library prints is no answer
+        for line in sys.stdin.buffer:
+            told, arrays = answer(json.loads(line))
+            told["arrays"] = [array.nbytes for array in arrays]
+            head = json.dumps(told).encode("utf-8")
+            answers.write(struct.pack("<Q", len(head)) + head)
+            for array in arrays:
+                answers.write(array.reshape(-1).view(np.uint8).data if array.nbytes else b"")
+            answers.flush()
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ from sharpmaml.reproduction import PROTOCOLS, Published, figures, measuring, rep
 from sharpmaml.reproduction.answers import answers
 from sharpmaml.reproduction.depth import Depth
 from sharpmaml.reproduction.ledger import averaged, read_report
-from sharpmaml.reproduction.planning import (
-    Stage,
-)
+from sharpmaml.reproduction.planning import Stage, timed
+from sharpmaml.reproduction.protocols import Condition
 from sharpmaml.reproduction.relation import task_values
 from sharpmaml.reproduction.results import Gain
-from sharpmaml.reproduction.statistics import Mean
+from sharpmaml.reproduction.statistics import Mean, Pooled
 from sharpmaml.reproduction.tables import costs, scores, why_no_published
 from sharpmaml.reproduction.writing import warnings
 
@@ -419,3 +418,44 @@ def test_a_legend_stands_below_the_panels_at_every_width(made):
         inner = changes["height"] - changes["margin.t"] - changes["margin.b"]
         below = -changes["legend.y"] * inner
         assert below == pytest.approx(52) and changes["margin.b"] > below
+
+
+def test_sixths_of_the_tasks_stand_side_by_side_on_one_scale(made):
+    experiment = TINY.experiments[0]
+    findings = dataclasses.replace(made[1].findings)
+    assert figures.sixths(findings, experiment) is None  # three tasks have no sixths
+    rows = ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (3.0, 4.0, 5.0, 6.0, 7.0, 8.0))
+    known = findings.relations[KEY][0]
+    relation = dataclasses.replace(
+        known, methods=("maml", "maml"), sixths=rows, tasks=Pooled(0.3, 0.1, 0.5, 2, 12)
+    )
+    findings.__dict__["relations"] = {KEY: [known, relation, relation]}
+    figure = figures.sixths(findings, experiment)
+    size = findings.scale(experiment) * findings.sign(experiment)
+    assert [list(trace.y) for trace in figure.data] == [[size * v for v in (2, 3, 4, 5, 6, 7)]] * 2
+    assert figure.layout.yaxis2.matches == "y"
+    assert "12 " in json.dumps(figure.to_plotly_json()["layout"], default=str)
+
+
+def test_label_noise_is_drawn_from_none_to_all(made):
+    noisy = tuple(Condition(f"{share} %", "noise", label_noise=share / 100) for share in (10, 40))
+    experiment = dataclasses.replace(TINY.experiments[0], conditions=noisy)
+    assert figures.curves(made[1].findings, [experiment]) == []  # not tested under these
+    runs = tuple(
+        dataclasses.replace(r, conditions={"10 %": [1.0, 2.0, 3.0], "40 %": [4.0, 5.0, 6.0]})
+        for r in made[1].findings.runs
+    )
+    (figure,) = figures.curves(dataclasses.replace(made[1].findings, runs=runs), [experiment])
+    scale = made[1].findings.scale(experiment)
+    for trace, beside in zip(figure.data, (-0.2, 0.2), strict=True):
+        assert list(trace.x) == pytest.approx([beside, 10 + beside, 40 + beside])
+        assert list(trace.y)[1:] == pytest.approx([2 * scale, 5 * scale])
+
+
+def test_methods_are_timed_before_a_budget_is_shared():
+    config = TINY.experiments[0].config("maml", 0)
+    found = timed({"maml": dataclasses.replace(config, device="cpu", executor="loop")})
+    assert found["update"].keys() == {"maml"}
+    assert all(
+        seconds > 0 for seconds in (found["update"]["maml"], found["episode"], found["task"])
+    )
