@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from landscape.writing import replacing
 from sharpmaml.data.episodes import DataError
 
 CHUNK = 1 << 20
@@ -69,26 +68,18 @@ def fetch(archives: tuple[Archive, ...], folder: Path) -> None:
 
 
 def _fetch(archive: Archive, target: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.stem, suffix=".part")
-    temporary = Path(name)
-    digest = hashlib.sha256()
-    try:
-        with (
-            os.fdopen(handle, "wb") as stream,
-            urllib.request.urlopen(archive.address, timeout=TIMEOUT) as answer,
-        ):
-            while chunk := answer.read(CHUNK):
-                digest.update(chunk)
-                stream.write(chunk)
-        if digest.hexdigest() != archive.sha256:
-            raise DataError(
-                f"{archive.address} has sha256 {digest.hexdigest()}, expected {archive.sha256}: "
-                f"nothing was kept; try again, or fetch {archive.name} by hand and pass "
-                "--data-root DIR"
-            )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = bytearray()  # ten megabytes
+    with urllib.request.urlopen(archive.address, timeout=TIMEOUT) as answer:
+        while chunk := answer.read(CHUNK):
+            content += chunk
+    found = hashlib.sha256(content).hexdigest()
+    if found != archive.sha256:
+        raise DataError(
+            f"{archive.address} has sha256 {found}, expected {archive.sha256}: nothing was kept; "
+            f"try again, or fetch {archive.name} by hand and pass --data-root DIR"
+        )
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
 
 
 def _one_line(error: BaseException) -> str:
