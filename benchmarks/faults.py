@@ -67,7 +67,7 @@ PARTS = (
         "Damaged and hostile files for every reader. A reader accepts, or refuses with one line of "
         "our own; all else is a "
         "failure: another error, a crash, 10 s, 1 GiB, a path outside of the folder, a process, a "
-        "socket, code that runs.",
+        "socket, code that runs. Inputs that failed are read again, and then the others.",
         ("--count", "1000"), ("--count", "100000"), "--state",
     ),
     Part(
