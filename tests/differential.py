@@ -332,7 +332,9 @@ def moments(
         )
         if steps == n and len(found.outliers):
             # The others are located, and may be of the next largest ones where these lie close.
-            gap = relative(np.abs(found.outliers[:1]), np.abs(eigenvalues).max(), subject.size)
+            gap = relative(
+                np.abs(found.outliers[:1]), np.abs(eigenvalues).max(keepdims=True), subject.size
+            )
             yield Finding("density, largest outlier", gap, 1e-3)
     found = landscape.density(operator, steps=6, probes=2, seed=seed, outliers=0)
     for i, (nodes, shares) in enumerate(zip(found.nodes, found.weights, strict=True)):
