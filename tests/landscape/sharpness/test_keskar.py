@@ -186,3 +186,10 @@ def test_bad_settings():
         keskar_subspace(point, dims=0)
     with pytest.raises(ValueError, match="repeats is 1, expected at least 2"):
         keskar_subspace(point, repeats=1)
+
+
+def test_a_loss_that_is_infinite_within_the_box_rises_without_bound():
+    wall = FunctionObjective(
+        lambda t: torch.where(t.sum() > 0.2, math.inf, 1 + t.sum()), torch.zeros(2).double()
+    )
+    assert keskar(Point(wall), epsilon=0.12, ladder=()).value == math.inf

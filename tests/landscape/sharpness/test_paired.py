@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -238,3 +239,28 @@ def test_a_change_from_nothing_has_no_percentage():
     document = Differences((found,)).document()
     assert document["differences"][0]["value"] == 1.0 and document["expected_by_chance"] == 0
     assert isinstance(Measurement("x", 1.0).variants, tuple)
+
+
+def test_measures_of_one_report_alone_are_named_and_left_out():
+    about = {name: {"orientation": 1} for name in ("sam", "trace", "asam")}
+    rows = {name: row(1.0, normal(9, seed=1), name=name) for name in about}
+    one = SharpnessReport((rows["sam"], rows["trace"]), about=about)
+    two = SharpnessReport((rows["asam"], rows["trace"]), about=about)
+    found = differences(one, two)
+    assert [each.name for each in found] == ["trace"] and found.missing == ("sam", "asam")
+
+
+def test_without_an_orientation_there_is_no_verdict():
+    reports = [
+        SharpnessReport((row(value, normal(9, seed=1)),), about={"sam": {}}) for value in (1.0, 2.0)
+    ]
+    (found,) = differences(*reports)
+    assert found.verdict == "-" and found.p is None
+
+
+def test_a_star_is_for_what_holms_correction_leaves():
+    a = normal(30, seed=1)
+    near = difference(row(1.0, a), row(1.05, a + 0.1 * normal(30, seed=2)), 1)
+    for holm in (True, False):
+        table = Differences((dataclasses.replace(near, holm=holm),), "A", "B").table()
+        assert (f"{near.verdict}*" in table.splitlines()[1]) == holm
