@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import contextlib
 import json
 import mmap
@@ -131,6 +132,7 @@ def run(target: Target, indices: Sequence[int], whole: bool = True) -> Counts:
             log.unlink(missing_ok=True)
             child = os.fork()
             if child == 0:
+                gc.freeze()  # what the parent has dropped is not the child's to collect
                 _child(bench, todo, shared, log)
             status = _waited(child, shared)
             done, accepted, refused, slowest, peak = _STATE.unpack(shared[:])

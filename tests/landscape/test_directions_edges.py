@@ -71,3 +71,21 @@ def test_a_line_is_in_the_dtype_of_the_objective():
     line = interpolation(bowl, vector(1, 2), vector(3, 5))
     assert line.origin.dtype == line.basis.dtype == torch.float32
     assert line.basis.tolist() == [[2.0, 3.0]] and line.settings["axes"] == line.axes == 1
+
+
+@pytest.mark.parametrize("name", ["theta_a", "theta_b"])
+def test_both_ends_of_a_line_are_of_the_objective(name):
+    objective = FunctionObjective(lambda t: t.sum(), vector(0, 0))
+    ends = {"theta_a": vector(0, 1), "theta_b": vector(1, 0), name: vector(1, 2, 3)}
+    with pytest.raises(ValueError, match=rf"{name} has shape \(3,\), expected \(2,\)"):
+        interpolation(objective, **ends)
+
+
+def test_moving_statistics_are_of_the_objectives_precision():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).double()
+    objective = DataObjective(model, (torch.ones(3, 2, dtype=F64), torch.zeros(3).long()))
+    single = {
+        name: t.float() if t.is_floating_point() else t for name, t in model.state_dict().items()
+    }
+    plane = interpolation(objective, objective.theta, objective.theta + 1, buffers=(single, single))
+    assert {t.dtype for t in plane.buffers.values()} == {F64} and plane.buffers

@@ -125,3 +125,18 @@ def test_bad_settings(settings, says):
 def test_no_tasks():
     with pytest.raises(ValueError, match="at least one task"):
         meta_gradient([], THETA, InnerLoop())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"estimator": "magic"}, "unknown estimator 'magic': expected one of unrolled"),
+        ({"estimator": "implicit"}, "needs a proximal weight above 0"),
+        ({"weights": (1.0, 1.0, 1.0)}, "3 weights of the multi-step loss for 2 steps"),
+        ({"weights": (1.0, 1.0), "estimator": "reptile"}, "expected one a step of the unrolled"),
+        ({"learns_rates": True, "estimator": "reptile"}, "does not know the rates"),
+    ],
+)
+def test_plans_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        Plan(InnerLoop(2, 0.1), **options)
