@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import contextlib
+import faulthandler
+import gc
 import json
 import mmap
 import os
@@ -132,6 +133,7 @@ def run(target: Target, indices: Sequence[int], whole: bool = True) -> Counts:
             log.unlink(missing_ok=True)
             child = os.fork()
             if child == 0:
+                faulthandler.disable()  # the status tells of a crash
                 gc.freeze()  # what the parent has dropped is not the child's to collect
                 _child(bench, todo, shared, log)
             status = _waited(child, shared)
