@@ -52,6 +52,7 @@ class Counted:
             # The settings of a test that has some cannot be replaced through hypothesis' public names.
             function._hypothesis_internal_use_settings = settings(
                 function._hypothesis_internal_use_settings,
+                derandomize=False,
                 max_examples=self.count,
                 suppress_health_check=list(HealthCheck),
             )

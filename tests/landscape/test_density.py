@@ -131,7 +131,9 @@ def test_any_small_spectrum(spectrum, seed, outliers):
     assert total(found) == pytest.approx([1.0] * len(found.weights), abs=1e-12)
     for nodes in (*found.nodes, found.outliers):
         for node in nodes:
-            assert np.abs(np.array(spectrum) - node).min() < 1e-6
+            # What is left of an outlier that is known to its residual only moves the others so far.
+            beyond = found.residuals.max(initial=0.0)
+            assert np.abs(np.array(spectrum) - node).min() < 1e-6 + beyond
     grid = found.grid(20)
     assert np.isfinite(found.curve(grid)).all() and found.width > 0
     mean = found.cumulative(np.array([-2.5, 3.5]))[0]
