@@ -1,13 +1,18 @@
 """What a search concludes from a single run of Lanczos, by hand."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from problems import quadratic, symmetric
 
 from landscape.directions import random_plane
+from landscape.krylov.calibration import choose_method
 from landscape.krylov.extremes import extremes
-from landscape.krylov.lanczos import Complement
+from landscape.krylov.lanczos import Complement, Search
+from landscape.krylov.wanted import Wanted, best_first
 from landscape.operators.symmetric import MatrixOperator
 from landscape.spectra import along_training as along
 from landscape.spectra import plane_map
@@ -62,3 +67,40 @@ def test_searches_start_where_the_seed_says(monkeypatch, seed):
 def test_a_density_may_be_as_narrow_as_one_likes(width):
     matrix = MatrixOperator(symmetric([1.0, 2.0, 3.0, 4.0], 0))
     assert density(matrix, steps=3, outliers=0, width=width).width == width
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+def test_equal_eigenvalues_stay_in_their_order(which):
+    values = np.repeat([1.0, 3.0, -3.0, 2.0], 50)
+    found = best_first(values, which)
+    assert sorted(found.tolist()) == list(range(200))
+    if which == "BE":
+        falling = sorted(range(200), key=lambda i: -values[i])
+        assert found[::2].tolist() == falling[:100] and found[1::2].tolist() == falling[:99:-1]
+    else:
+        key = {"LA": values, "SA": -values, "LM": np.abs(values)}[which]
+        assert found.tolist() == sorted(range(200), key=lambda i: -key[i])
+
+
+@pytest.mark.parametrize(
+    ("which", "now", "moved"),
+    [("LM", -3.0, False), ("LA", -3.0, True), ("LA", 3.05, False), ("LM", 3.2, True)],
+)
+def test_of_opposite_eigenvalues_either_may_come_first(which, now, moved):
+    search = SimpleNamespace(
+        wanted=SimpleNamespace(which=which), _accepted=lambda pairs: np.array([0.1])
+    )
+    before, after = (SimpleNamespace(values=np.array([value])) for value in (3.0, now))
+    assert Search._moved(search, before, after) == moved
+
+
+@pytest.mark.parametrize(
+    ("which", "k", "copies"), [("BE", 2, False), ("BE", 3, True), ("LA", 2, True), ("LA", 1, False)]
+)
+def test_a_second_copy_needs_two_of_one_end(which, k, copies):
+    assert Wanted(k, which, 1e-3, torch.float64).repeatable == copies
+
+
+def test_a_calibration_says_what_it_measured():
+    found = choose_method(MatrixOperator(symmetric([float(i) for i in range(20)], 0)), k=5)
+    assert found.single > 0 and found.block > 0

@@ -143,3 +143,9 @@ def test_a_zero_gradient_and_a_step_over_the_edge():
         lambda t: torch.where(t.sum() > 0.2, math.inf, t.sum()), torch.zeros(2).double()
     )
     assert sam(Point(wall), rho=1.0).value == math.inf
+
+
+@pytest.mark.parametrize("rho", [0.0, -1.0])
+def test_radii_of_adaptive_ascents_are_positive(rho):
+    with pytest.raises(ValueError, match="asam: rho is"):
+        asam(Point(FunctionObjective(lambda t: t.sum(), torch.ones(2))), rho=rho)

@@ -264,3 +264,12 @@ def test_a_star_is_for_what_holms_correction_leaves():
     for holm in (True, False):
         table = Differences((dataclasses.replace(near, holm=holm),), "A", "B").table()
         assert (f"{near.verdict}*" in table.splitlines()[1]) == holm
+
+
+def test_what_residuals_leave_open_is_taken_off_before_a_difference_is_judged():
+    a = normal(40, seed=1)
+    b = a + 0.1 * normal(40, seed=2)
+    error = float((b - a).std()) / math.sqrt(40)
+    found = difference(row(1.0, a, bound=0.01), row(1.06, b, bound=0.02))
+    assert found.p == pytest.approx(2 * student.sf(0.03 / error, 39), rel=1e-9)
+    assert difference(row(1.0, a, bound=0.05), row(1.06, b, bound=0.02)).p == 1.0
