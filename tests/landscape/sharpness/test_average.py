@@ -19,7 +19,6 @@ from torch import nn
 from landscape.data_objective import DataObjective
 from landscape.directions import random_plane
 from landscape.objective import FunctionObjective
-from landscape.sharpness import MEASURES
 from landscape.sharpness.average import (
     average,
     average_adaptive,
@@ -390,13 +389,3 @@ def test_a_loss_that_overflows_is_said():
 def test_bad_settings(measure, options, message):
     with pytest.raises(ValueError, match=message):
         measure(Point(bowl()[0]), **options)
-
-
-def test_settings_that_are_used_where_nothing_is_said():
-    point = Point(FunctionObjective(lambda t: 50 * (t * t).sum(), torch.ones(2).double()))
-    found = MEASURES["average_adaptive"](point)
-    radii = [found.settings["sigma"], *(v.settings["sigma"] for v in found.variants)]
-    assert radii == [0.1, 0.01, 0.05, 0.2, 0.4] and found.settings["pairs"] == 16
-    assert MEASURES["local_entropy"](point, pairs=2).settings["pairs"] == 2
-    for name in ("pac_bayes", "pac_bayes_magnitude"):
-        assert MEASURES[name](point).settings["pairs"] == 16

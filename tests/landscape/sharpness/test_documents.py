@@ -1,7 +1,10 @@
-"""Rows of sharpness as plain values and back."""
+"""Rows of sharpness as plain values and back, and the settings where nothing is said."""
 
 import pytest
+import torch
 
+from landscape.objective import FunctionObjective
+from landscape.sharpness import MEASURES, Point
 from landscape.sharpness.documents import from_plain, text, to_plain
 from landscape.sharpness.measurement import Influence, Measurement, estimate
 
@@ -24,3 +27,13 @@ def test_texts_are_written_as_they_are():
     assert "ρ" in text({"of": ["ρ"]})
     with pytest.raises(ValueError, match="JSON"):
         text({"of": [float("nan")]})
+
+
+def test_settings_that_are_used_where_nothing_is_said():
+    point = Point(FunctionObjective(lambda t: 50 * (t * t).sum(), torch.ones(2).double()))
+    found = MEASURES["average_adaptive"](point)
+    radii = [found.settings["sigma"], *(v.settings["sigma"] for v in found.variants)]
+    assert radii == [0.1, 0.01, 0.05, 0.2, 0.4] and found.settings["pairs"] == 16
+    assert MEASURES["local_entropy"](point, pairs=2).settings["pairs"] == 2
+    for name in ("pac_bayes", "pac_bayes_magnitude"):
+        assert MEASURES[name](point).settings["pairs"] == 16
